@@ -1,0 +1,2 @@
+//! The command `tmem`.
+fn main() {}

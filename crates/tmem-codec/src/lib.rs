@@ -1,0 +1,2 @@
+//! Block codecs for memory pages.
+#![no_std]

@@ -1,0 +1,1 @@
+//! System calls of tmem, each behind a small safe face.
