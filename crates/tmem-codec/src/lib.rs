@@ -1,2 +1,29 @@
 //! Block codecs for memory pages.
+//!
+//! A block is 1 to 16 granules of memory, the last of them perhaps ragged: any length from 1 to [`MAX_BLOCK`]. It is
+//! encoded straight from its source into its resting place and decoded straight into its destination; what a codec
+//! needs in between is in a [`Workspace`]. Nothing here allocates on the data path, and hostile input makes [`decode`]
+//! return [`Corrupt`], never anything worse.
+//!
+//! The source of [`encode`] may be memory that somebody else still writes to: every access is bounded by positions,
+//! never by a byte having the same value when it is read again. The encoded bytes are then unspecified, and decoding
+//! them gives some bytes or [`Corrupt`].
 #![no_std]
+
+mod codec;
+mod filled;
+mod lz4;
+mod policy;
+mod raw;
+mod workspace;
+
+pub use codec::{Codec, Corrupt, Encoded, UnknownCodec, decode, encode_as};
+pub use filled::same_filled;
+pub use policy::{Policy, Temperature, UnknownPolicy, encode};
+pub use workspace::Workspace;
+
+/// Bytes of the smallest unit that the engine keeps track of.
+pub const GRANULE: usize = 4096;
+
+/// Bytes of the longest block: 16 granules.
+pub const MAX_BLOCK: usize = 16 * GRANULE;
