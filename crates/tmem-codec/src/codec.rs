@@ -2,10 +2,12 @@
 
 use core::fmt;
 
+use crate::planes::{self, Transform};
 use crate::workspace::Workspace;
-use crate::{MAX_BLOCK, filled, lz4};
+use crate::{MAX_BLOCK, filled, lz4, word_lz};
 
-/// How a block is encoded. The number is stored with the block and never changes its meaning.
+/// How a block is encoded. The number is stored with the block and never changes its meaning: its upper half says what
+/// is done to the words first, its lower half what then compresses them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Codec {
@@ -15,11 +17,75 @@ pub enum Codec {
     Filled = 1,
     /// LZ4's block format.
     Lz4 = 2,
+    /// An LZ made for memory words.
+    WordLz = 3,
+    /// A zstd frame; level 1 where one mode alone is asked for.
+    Zstd = 4,
+    /// Byte planes of 8-byte words, then LZ4.
+    Planes8Lz4 = 0x12,
+    /// Byte planes of 8-byte words, then the word LZ.
+    Planes8WordLz = 0x13,
+    /// Byte planes of 8-byte words, then zstd.
+    Planes8Zstd = 0x14,
+    /// Differences of 8-byte words in byte planes, then LZ4.
+    Delta8Lz4 = 0x22,
+    /// Differences of 8-byte words in byte planes, then the word LZ.
+    Delta8WordLz = 0x23,
+    /// Differences of 8-byte words in byte planes, then zstd.
+    Delta8Zstd = 0x24,
+    /// Byte planes of 4-byte words, then LZ4.
+    Planes4Lz4 = 0x32,
+    /// Byte planes of 4-byte words, then the word LZ.
+    Planes4WordLz = 0x33,
+    /// Byte planes of 4-byte words, then zstd.
+    Planes4Zstd = 0x34,
+    /// Differences of 4-byte words in byte planes, then LZ4.
+    Delta4Lz4 = 0x42,
+    /// Differences of 4-byte words in byte planes, then the word LZ.
+    Delta4WordLz = 0x43,
+    /// Differences of 4-byte words in byte planes, then zstd.
+    Delta4Zstd = 0x44,
+}
+
+/// What a block goes through after its transform.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Raw,
+    Filled,
+    Lz4,
+    WordLz,
+    Zstd,
 }
 
 impl Codec {
-    /// Every codec this build can decode.
-    pub const ALL: &[Self] = &[Self::Raw, Self::Filled, Self::Lz4];
+    const WITHOUT_ZSTD: usize = 12;
+
+    const KNOWN: [Self; 17] = [
+        Self::Raw,
+        Self::Filled,
+        Self::Lz4,
+        Self::WordLz,
+        Self::Planes8Lz4,
+        Self::Planes8WordLz,
+        Self::Delta8Lz4,
+        Self::Delta8WordLz,
+        Self::Planes4Lz4,
+        Self::Planes4WordLz,
+        Self::Delta4Lz4,
+        Self::Delta4WordLz,
+        Self::Zstd,
+        Self::Planes8Zstd,
+        Self::Delta8Zstd,
+        Self::Planes4Zstd,
+        Self::Delta4Zstd,
+    ];
+
+    /// Every codec that this build encodes and decodes: those with zstd only with the feature `zstd`.
+    pub const ALL: &[Self] = if cfg!(feature = "zstd") {
+        &Self::KNOWN
+    } else {
+        Self::KNOWN.split_at(Self::WITHOUT_ZSTD).0
+    };
 
     /// A short name for tables and metrics.
     #[must_use]
@@ -28,6 +94,40 @@ impl Codec {
             Self::Raw => "raw",
             Self::Filled => "filled",
             Self::Lz4 => "lz4",
+            Self::WordLz => "word-lz",
+            Self::Zstd => "zstd",
+            Self::Planes8Lz4 => "planes8-lz4",
+            Self::Planes8WordLz => "planes8-word-lz",
+            Self::Planes8Zstd => "planes8-zstd",
+            Self::Delta8Lz4 => "delta8-lz4",
+            Self::Delta8WordLz => "delta8-word-lz",
+            Self::Delta8Zstd => "delta8-zstd",
+            Self::Planes4Lz4 => "planes4-lz4",
+            Self::Planes4WordLz => "planes4-word-lz",
+            Self::Planes4Zstd => "planes4-zstd",
+            Self::Delta4Lz4 => "delta4-lz4",
+            Self::Delta4WordLz => "delta4-word-lz",
+            Self::Delta4Zstd => "delta4-zstd",
+        }
+    }
+
+    pub(crate) const fn transform(self) -> Transform {
+        match self as u8 >> 4 {
+            1 => Transform::Planes8,
+            2 => Transform::Delta8,
+            3 => Transform::Planes4,
+            4 => Transform::Delta4,
+            _ => Transform::None,
+        }
+    }
+
+    const fn stage(self) -> Stage {
+        match self as u8 & 15 {
+            1 => Stage::Filled,
+            2 => Stage::Lz4,
+            3 => Stage::WordLz,
+            4 => Stage::Zstd,
+            _ => Stage::Raw,
         }
     }
 }
@@ -86,18 +186,51 @@ pub fn encode_as(
     src: &[u8],
     dst: &mut [u8],
 ) -> Option<Encoded> {
+    encode_at_level(workspace, codec, 1, src, dst)
+}
+
+/// As [`encode_as`], with a level for zstd.
+pub(crate) fn encode_at_level(
+    workspace: &mut Workspace,
+    codec: Codec,
+    level: i32,
+    src: &[u8],
+    dst: &mut [u8],
+) -> Option<Encoded> {
     if src.is_empty() || src.len() > MAX_BLOCK {
         return None;
     }
     let room = dst.len().min(src.len());
     let dst = &mut dst[..room];
-    let len = match codec {
-        Codec::Raw => {
+    let Workspace {
+        table,
+        planes,
+        streams,
+        ..
+    } = workspace;
+    let planes = &mut planes[..src.len()];
+    let src = match codec.transform() {
+        Transform::None => src,
+        transform => {
+            planes::forward(transform, src, planes);
+            planes
+        }
+    };
+    let len = match codec.stage() {
+        Stage::Raw => {
             dst.get_mut(..src.len())?.copy_from_slice(src);
             Some(src.len())
         }
-        Codec::Filled => filled::encode(src, dst),
-        Codec::Lz4 => lz4::encode(&mut workspace.table, src, dst),
+        Stage::Filled => filled::encode(src, dst),
+        Stage::Lz4 => lz4::encode(table, src, dst),
+        Stage::WordLz => word_lz::encode(table, streams, src, dst),
+        #[cfg(feature = "zstd")]
+        Stage::Zstd => workspace.zstd.encode(level, src, dst),
+        #[cfg(not(feature = "zstd"))]
+        Stage::Zstd => {
+            let _ = level;
+            None
+        }
     }?;
     Some(Encoded { codec, len })
 }
@@ -113,19 +246,35 @@ pub fn decode(
     src: &[u8],
     dst: &mut [u8],
 ) -> Result<(), Corrupt> {
-    let _ = workspace;
-    if dst.is_empty() || dst.len() > MAX_BLOCK {
+    // An encoder never writes more than it read.
+    if dst.is_empty() || dst.len() > MAX_BLOCK || (src.len() > dst.len() && codec != Codec::Filled)
+    {
         return Err(Corrupt);
     }
-    match codec {
-        Codec::Raw => {
-            if src.len() != dst.len() {
+    let transform = codec.transform();
+    let len = dst.len();
+    let target = if transform == Transform::None {
+        &mut *dst
+    } else {
+        &mut workspace.planes[..len]
+    };
+    match codec.stage() {
+        Stage::Raw => {
+            if src.len() != target.len() {
                 return Err(Corrupt);
             }
-            dst.copy_from_slice(src);
-            Ok(())
+            target.copy_from_slice(src);
         }
-        Codec::Filled => filled::decode(src, dst),
-        Codec::Lz4 => lz4::decode(src, dst),
+        Stage::Filled => filled::decode(src, target)?,
+        Stage::Lz4 => lz4::decode(src, target)?,
+        Stage::WordLz => word_lz::decode(src, target)?,
+        #[cfg(feature = "zstd")]
+        Stage::Zstd => workspace.zstd.decode(src, target)?,
+        #[cfg(not(feature = "zstd"))]
+        Stage::Zstd => return Err(Corrupt),
     }
+    if transform != Transform::None {
+        planes::inverse(transform, &workspace.planes[..len], dst);
+    }
+    Ok(())
 }

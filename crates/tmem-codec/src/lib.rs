@@ -13,9 +13,13 @@
 mod codec;
 mod filled;
 mod lz4;
+mod planes;
 mod policy;
 mod raw;
+mod word_lz;
 mod workspace;
+#[cfg(feature = "zstd")]
+mod zstd;
 
 pub use codec::{Codec, Corrupt, Encoded, UnknownCodec, decode, encode_as};
 pub use filled::same_filled;
