@@ -10,11 +10,25 @@ public class Shop {
     record Item(String sku, int count, BigDecimal price) {}
     record Address(String street, String city, int zip) {}
     static final class Order {
-        final long id; final Customer customer; final LocalDateTime placed; State state; final List<Item> items = new ArrayList<>();
-        Order(long id, Customer customer, LocalDateTime placed, State state) { this.id = id; this.customer = customer; this.placed = placed; this.state = state; }
+        final long id;
+        final Customer customer;
+        final LocalDateTime placed;
+        State state;
+        final List<Item> items = new ArrayList<>();
+        Order(long id, Customer customer, LocalDateTime placed, State state) {
+            this.id = id;
+            this.customer = customer;
+            this.placed = placed;
+            this.state = state;
+        }
     }
     static final class Customer {
-        final int id; final String name, email; final Address address; final Instant since; double score; final List<Order> orders = new LinkedList<>();
+        final int id;
+        final String name, email;
+        final Address address;
+        final Instant since;
+        double score;
+        final List<Order> orders = new LinkedList<>();
         Customer(int id) {
             this.id = id;
             name = word() + " " + word();
@@ -40,7 +54,8 @@ public class Shop {
     public static void main(String[] arguments) throws Exception {
         long target = Long.parseLong(arguments[1]) << 20;
         lines = Files.readAllLines(Path.of(arguments[0])).stream().limit(30000).toList();
-        words = lines.stream().flatMap(l -> Arrays.stream(l.split(" "))).filter(w -> w.matches("[a-zA-Z]{4,}")).distinct().toArray(String[]::new);
+        words = lines.stream().flatMap(l -> Arrays.stream(l.split(" ")))
+            .filter(w -> w.matches("[a-zA-Z]{4,}")).distinct().toArray(String[]::new);
         Map<Integer, Customer> customers = new HashMap<>();
         Map<String, Customer> byEmail = new ConcurrentHashMap<>();
         NavigableMap<LocalDateTime, Order> byTime = new TreeMap<>();
@@ -56,8 +71,12 @@ public class Shop {
                 customers.put(id, customer);
                 byEmail.put(customer.email, customer);
                 for (int n = random.nextInt(4); n > 0; n--) {
-                    Order order = new Order(++orders, customer, LocalDateTime.of(2023, 1, 1, 0, 0).plusSeconds(random.nextInt(31_000_000)), State.values()[random.nextInt(4)]);
-                    for (int m = random.nextInt(4); m >= 0; m--) order.items.add(new Item(word() + "-" + random.nextInt(9999), 1 + random.nextInt(5), BigDecimal.valueOf(random.nextInt(50000), 2)));
+                    LocalDateTime placed = LocalDateTime.of(2023, 1, 1, 0, 0).plusSeconds(random.nextInt(31_000_000));
+                    Order order = new Order(++orders, customer, placed, State.values()[random.nextInt(4)]);
+                    for (int m = random.nextInt(4); m >= 0; m--) {
+                        BigDecimal price = BigDecimal.valueOf(random.nextInt(50000), 2);
+                        order.items.add(new Item(word() + "-" + random.nextInt(9999), 1 + random.nextInt(5), price));
+                    }
                     customer.orders.add(order);
                     byTime.put(order.placed, order);
                 }

@@ -27,7 +27,8 @@ def heat(side, steps):
         r, c = rng.integers(4, side - 4, 2)
         grid[r - 3:r + 3, c - 3:c + 3] = rng.uniform(20, 100)
     for _ in range(steps):
-        grid[1:-1, 1:-1] += 0.2 * (grid[:-2, 1:-1] + grid[2:, 1:-1] + grid[1:-1, :-2] + grid[1:-1, 2:] - 4 * grid[1:-1, 1:-1])
+        around = grid[:-2, 1:-1] + grid[2:, 1:-1] + grid[1:-1, :-2] + grid[1:-1, 2:]
+        grid[1:-1, 1:-1] += 0.2 * (around - 4 * grid[1:-1, 1:-1])
     return grid
 
 

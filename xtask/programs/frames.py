@@ -1,4 +1,4 @@
-"""Data frames of an analysis: readings, sales, logs, and what was computed of them. Arguments: file of prose, size in MiB."""
+"""Data frames of an analysis: readings, sales, and what was computed of them. Arguments: file of prose, size in MiB."""
 import sys
 import numpy as np
 import pandas as pd
@@ -39,10 +39,12 @@ while anonymous() < target:
         "comment": np.where(rng.random(n // 2) < 0.3, lines[rng.integers(0, len(lines), n // 2)], None),
     })
     frames += [readings, sales]
-    results.append(sales.assign(total=sales.price * sales.quantity).groupby("customer")["total"].agg(["sum", "mean", "count"]))
+    spent = sales.assign(total=sales.price * sales.quantity).groupby("customer")["total"]
+    results.append(spent.agg(["sum", "mean", "count"]))
     results.append(readings.set_index("time")[["temperature", "pressure"]].rolling(50).mean())
     if part % 4 == 0:
-        results.append(pd.concat([sales, sales[:5000]]).merge(results[-2], left_on="customer", right_index=True).sort_values("price"))
+        twice = pd.concat([sales, sales[:5000]])
+        results.append(twice.merge(results[-2], left_on="customer", right_index=True).sort_values("price"))
         frames.pop(rng.integers(len(frames)))
 print("READY", flush=True)
 sys.stdin.read()

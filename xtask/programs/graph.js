@@ -47,17 +47,24 @@ while (anonymous() < target) {
     const customer = new Customer(++id);
     customers.set(customer.email, customer);
     for (let n = random(4); n > 0; n--) {
-      customer.orders.push({ id: id * 10 + n, placed: Date.UTC(2023, random(12), random(28)), state: pick(['new', 'paid', 'sent']),
-        items: Array.from({ length: 1 + random(4) }, () => ({ sku: `${pick(words)}-${random(10000)}`, count: 1 + random(5), price: random(50000) / 100 })) });
+      customer.orders.push({
+        id: id * 10 + n,
+        placed: Date.UTC(2023, random(12), random(28)),
+        state: pick(['new', 'paid', 'sent']),
+        items: Array.from({ length: 1 + random(4) }, () => (
+          { sku: `${pick(words)}-${random(10000)}`, count: 1 + random(5), price: random(50000) / 100 })),
+      });
     }
-    documents.push(JSON.parse(JSON.stringify({ id, title: pick(lines).slice(0, 60), body: [pick(lines), pick(lines)].join(' '),
+    documents.push(JSON.parse(JSON.stringify({
+      id, title: pick(lines).slice(0, 60), body: [pick(lines), pick(lines)].join(' '),
       meta: { tags: [pick(words), pick(words)], revision: random(50), stars: random(5) + 0.5 } })));
     insert(random(1 << 30), customer);
     const word = pick(words);
     if (!byWord.has(word)) byWord.set(word, []);
     byWord.get(word).push(id);
     listeners.push((event) => event.id === customer.id && customer.score > id);
-    recent.set(`/${word}/${id}`, { status: 200, at: id * 37, headers: { etag: random(1e9).toString(36), age: random(9000) } });
+    recent.set(`/${word}/${id}`, { status: 200, at: id * 37,
+      headers: { etag: random(1e9).toString(36), age: random(9000) } });
     if (recent.size > 4000) recent.delete(recent.keys().next().value);
   }
   for (let i = 0; i < 30; i++) documents[random(documents.length)] = null;

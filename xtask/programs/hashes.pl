@@ -30,7 +30,8 @@ until (anonymous() >= $size << 20) {
         push @{ $hosts{$host}{pages} }, $page;
         $pages{$page}{bytes} += $request->{bytes};
         $pages{$page}{title} //= $lines[rand @lines];
-        $sessions{ sprintf '%08x', rand 2**32 } = [ $host, $time, { cart => [ map { int rand 9999 } 0 .. rand 4 ], note => $lines[rand @lines] } ];
+        $sessions{ sprintf '%08x', rand 2**32 } = [ $host, $time,
+            { cart => [ map { int rand 9999 } 0 .. rand 4 ], note => $lines[rand @lines] } ];
     }
     splice @requests, rand @requests, 100;
     delete @sessions{ (keys %sessions)[ 0 .. 50 ] };

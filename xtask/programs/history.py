@@ -23,13 +23,16 @@ def edited(data):
     lines = data.split(b"\n")
     for _ in range(max(1, len(lines) // 60)):
         at = rng.randrange(len(lines))
-        lines[at:at + 1] = rng.choice(([], [lines[at], lines[at]], [lines[at].replace(b"self", b"this")], [rng.choice(lines)]))
+        line = lines[at]
+        lines[at:at + 1] = rng.choice(([], [line, line], [line.replace(b"self", b"this")], [rng.choice(lines)]))
     return b"\n".join(lines)
 
 
 for generation in range(4):
     message = b"Generation %d" % generation
-    out.write(b"commit refs/heads/main\ncommitter A Person <person@example.org> %d +0000\ndata %d\n%s\n" % (1700000000 + generation * 86400, len(message), message))
+    when = 1700000000 + generation * 86400
+    out.write(b"commit refs/heads/main\ncommitter A Person <person@example.org> %d +0000\n" % when)
+    out.write(b"data %d\n%s\n" % (len(message), message))
     for path in sorted(contents):
         if generation and rng.random() < 0.6:
             continue

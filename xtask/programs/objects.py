@@ -29,7 +29,8 @@ class Order:
     def __init__(self, account):
         self.account = account
         self.placed = account.created + datetime.timedelta(minutes=rng.randrange(500_000))
-        self.items = [(rng.choice(words), rng.randrange(1, 9), round(rng.lognormvariate(3, 1), 2)) for _ in range(rng.randrange(1, 6))]
+        self.items = [(rng.choice(words), rng.randrange(1, 9), round(rng.lognormvariate(3, 1), 2))
+                      for _ in range(rng.randrange(1, 6))]
         self.total = sum(count * price for _, count, price in self.items)
         self.state = rng.choice(("new", "paid", "sent", "returned"))
 
@@ -48,7 +49,8 @@ while anonymous() < target:
         for word in account.notes.split():
             by_word.setdefault(word.lower(), set()).add(number)
         key = rng.getrandbits(64).to_bytes(8, "big").hex()
-        cache[key] = {"url": f"/{rng.choice(words)}/{number}?page={rng.randrange(40)}", "status": rng.choice((200, 200, 200, 304, 404)),
+        cache[key] = {"url": f"/{rng.choice(words)}/{number}?page={rng.randrange(40)}",
+                      "status": rng.choice((200, 200, 200, 304, 404)),
                       "headers": {"etag": key, "age": rng.randrange(90000), "content-type": "application/json"},
                       "body": " ".join(rng.choices(lines, k=rng.randrange(1, 7)))}
     if number % 5000 == 0 and len(trees) < len(modules):

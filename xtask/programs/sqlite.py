@@ -7,7 +7,8 @@ db = sqlite3.connect(":memory:", isolation_level=None)
 db.executescript("""
 CREATE TABLE customer (id INTEGER PRIMARY KEY, name TEXT, email TEXT UNIQUE, since INTEGER, region INTEGER, note TEXT);
 CREATE TABLE product (sku TEXT PRIMARY KEY, title TEXT, text TEXT, price REAL, stock INTEGER) WITHOUT ROWID;
-CREATE TABLE purchase (id INTEGER PRIMARY KEY, customer INTEGER REFERENCES customer, sku TEXT, placed TEXT, count INTEGER, total REAL);
+CREATE TABLE purchase (
+    id INTEGER PRIMARY KEY, customer INTEGER REFERENCES customer, sku TEXT, placed TEXT, count INTEGER, total REAL);
 CREATE TABLE event (id INTEGER PRIMARY KEY, at INTEGER, kind TEXT, payload TEXT);
 CREATE INDEX purchase_customer ON purchase (customer, placed);
 CREATE INDEX purchase_sku ON purchase (sku);
@@ -31,25 +32,34 @@ while anonymous() < target:
     for _ in range(100):
         sku = f"{rng.choice(words)[:4].upper()}-{rng.randrange(10**6):06d}"
         db.execute("INSERT OR REPLACE INTO product VALUES (?,?,?,?,?)",
-                   (sku, f"{rng.choice(words)} {rng.choice(words)}", " ".join(rng.choices(lines, k=3)), round(rng.lognormvariate(3, 1), 2), rng.randrange(500)))
+                   (sku, f"{rng.choice(words)} {rng.choice(words)}", " ".join(rng.choices(lines, k=3)),
+                    round(rng.lognormvariate(3, 1), 2), rng.randrange(500)))
         skus.append(sku)
     for _ in range(400):
         customers += 1
         name = f"{rng.choice(words).title()} {rng.choice(words).title()}"
         db.execute("INSERT INTO customer VALUES (?,?,?,?,?,?)",
-                   (customers, name, f"{name.replace(' ', '.').lower()}.{customers}@example.org", clock, rng.randrange(50), rng.choice(lines)))
+                   (customers, name, f"{name.replace(' ', '.').lower()}.{customers}@example.org", clock,
+                    rng.randrange(50), rng.choice(lines)))
     for _ in range(2000):
         clock += rng.randrange(30)
         count = rng.randrange(1, 5)
-        db.execute("INSERT INTO purchase (customer, sku, placed, count, total) VALUES (?,?,datetime(?, 'unixepoch'),?,?)",
-                   (rng.randrange(1, customers + 1), rng.choice(skus), clock, count, round(count * rng.lognormvariate(3, 1), 2)))
+        db.execute("INSERT INTO purchase (customer, sku, placed, count, total) "
+                   "VALUES (?,?,datetime(?, 'unixepoch'),?,?)",
+                   (rng.randrange(1, customers + 1), rng.choice(skus), clock, count,
+                    round(count * rng.lognormvariate(3, 1), 2)))
         events += 1
-        db.execute("INSERT INTO event VALUES (?,?,?,?)", (events, clock, rng.choice(("view", "cart", "search", "login")), json.dumps(
-            {"q": rng.choice(words), "ms": round(rng.expovariate(1 / 40), 1), "agent": rng.choice(("Firefox/121.0", "Chrome/120.0", "curl/7.88")), "session": f"{rng.getrandbits(64):016x}"})))
+        payload = {"q": rng.choice(words), "ms": round(rng.expovariate(1 / 40), 1),
+                   "agent": rng.choice(("Firefox/121.0", "Chrome/120.0", "curl/7.88")),
+                   "session": f"{rng.getrandbits(64):016x}"}
+        db.execute("INSERT INTO event VALUES (?,?,?,?)",
+                   (events, clock, rng.choice(("view", "cart", "search", "login")), json.dumps(payload)))
     for _ in range(300):
-        db.execute("UPDATE customer SET note = ?, region = ? WHERE id = ?", (rng.choice(lines), rng.randrange(50), rng.randrange(1, customers + 1)))
+        db.execute("UPDATE customer SET note = ?, region = ? WHERE id = ?",
+                   (rng.choice(lines), rng.randrange(50), rng.randrange(1, customers + 1)))
     db.execute("DELETE FROM event WHERE id IN (SELECT id FROM event ORDER BY id LIMIT 250)")
     db.execute("COMMIT")
-db.execute("SELECT region, count(*), sum(total) FROM customer JOIN purchase ON customer.id = customer GROUP BY region").fetchall()
+db.execute("SELECT region, count(*), sum(total) FROM customer "
+           "JOIN purchase ON customer.id = customer GROUP BY region").fetchall()
 print("READY", flush=True)
 sys.stdin.read()

@@ -1,14 +1,25 @@
-//! What people and CI run.
+//! What people and CI run: `cargo xtask --help`.
 #![forbid(unsafe_code)]
 
+mod end_to_end;
 mod pages;
+mod process;
+mod steps;
+mod tasks;
+mod tidy;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use std::process::ExitCode;
 
 /// What people and CI run.
 #[derive(Parser, Debug)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
+#[command(after_help = "Examples:
+  cargo xtask check            before a commit: a minute
+  cargo xtask test             what CI runs
+  cargo xtask soak --minutes 60
+  cargo xtask pages            memory of live programs, for measuring codecs")]
 struct Cli {
     #[command(subcommand)]
     task: Task,
@@ -16,12 +27,60 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Task {
-    /// Makes files of raw private anonymous pages of live programs.
+    /// Format, lints, tidy and documentation
+    Check,
+    /// Everything that CI needs
+    Test(Test),
+    /// Random operations on a store, compared with a model
+    Soak(Soak),
+    /// Every fuzz target for a while
+    Fuzz(Fuzz),
+    /// Makes files of raw private anonymous pages of live programs
     Pages(pages::Options),
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().task {
-        Task::Pages(options) => pages::run(&options),
+#[derive(Args, Debug)]
+struct Test {
+    /// Leaves out what takes long: loom, soak, and the end-to-end steps
+    #[arg(long)]
+    quick: bool,
+}
+
+#[derive(Args, Debug)]
+struct Soak {
+    /// How long
+    #[arg(long, default_value_t = 60)]
+    minutes: u64,
+    /// The seed of a run that failed
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+struct Fuzz {
+    /// How long each target runs
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    process::clean_up_on_signals()?;
+    Ok(match task {
+        Task::Check => tasks::check(),
+        Task::Test(Test { quick: true }) => tasks::test_quickly(),
+        Task::Test(Test { quick: false }) => tasks::test(),
+        Task::Soak(soak) => tasks::soak(soak.minutes, soak.seed),
+        Task::Fuzz(fuzz) => tasks::fuzz(fuzz.seconds),
+        Task::Pages(options) => pages::run(&options).map(|()| ExitCode::SUCCESS)?,
+    })
 }

@@ -9,14 +9,13 @@
 mod corpus;
 mod dump;
 mod postgres;
-mod process;
 mod programs;
 mod redis;
 
+use crate::process::{self, Scratch};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use dump::{Dumped, PAGE_BYTES};
-use process::Scratch;
 use programs::{Live, PROGRAMS, Place, Source};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -53,7 +52,6 @@ pub(crate) struct Options {
 
 /// Makes the files.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    process::clean_up_on_signals()?;
     let chosen = choose(options)?;
     fs::create_dir_all(&options.out)
         .with_context(|| format!("cannot make {}", options.out.display()))?;

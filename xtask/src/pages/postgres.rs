@@ -3,8 +3,8 @@
 //! One process (`--single`) without a listener. What it shares with others, the buffers, is kept small: the pages that
 //! count are those of the session, which cursors that stay open keep alive.
 
-use super::process::{Program, anonymous_bytes};
 use super::programs::{Live, PATIENCE, Place, succeed};
+use crate::process::{Program, anonymous_bytes};
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::io::Write as _;
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// Tables, then a transaction that stays open. `PROSE` is the file of prose.
-const SETUP: &str = include_str!("../../programs/session.sql");
+const SETUP: &str = include_str!("../../programs/tables.sql");
 /// Cursors, again and again with another `ROUND`, until the session is large enough.
 const ROUND: &str = include_str!("../../programs/cursors.sql");
 /// Rounds that should be many more than needed.
@@ -73,14 +73,15 @@ pub(super) fn start(place: &Place) -> Result<Live> {
     unreachable!("the line above fails")
 }
 
-/// Sends queries, one a line, and waits for the row of the last, which contains `READY`.
+/// Sends queries, which end in `;`, and waits for the row of the last, which contains `READY`.
 fn query(program: &mut Program, queries: &str) -> Result<()> {
-    for line in queries
+    let lines = queries
         .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with("--"))
-    {
-        writeln!(program.stdin()?, "{line}").context("the server reads no more")?;
-    }
+        .map(str::trim)
+        .filter(|line| !line.starts_with("--"));
+    // This server takes a query to end with the line.
+    let queries = lines.collect::<Vec<_>>().join(" ").replace("; ", ";\n");
+    writeln!(program.stdin()?, "{queries}").context("the server reads no more")?;
     program
         .stdin()?
         .flush()

@@ -3,8 +3,8 @@
 //! Two kinds: a program that fills itself and then says `READY` and waits, and a program at work (a compiler, git) that
 //! is stopped when its memory has grown to the target.
 
-use super::process::{Program, Reached};
 use super::{corpus, postgres, redis};
+use crate::process::{Program, Reached};
 use anyhow::{Context, Result, bail, ensure};
 use std::ffi::OsStr;
 use std::fs;

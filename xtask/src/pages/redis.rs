@@ -1,7 +1,7 @@
 //! A Redis server with sessions, users, carts, queues and rankings, over a socket in a directory of ours.
 
-use super::process::{Program, anonymous_bytes};
 use super::programs::{Live, PATIENCE, Place};
+use crate::process::{Program, anonymous_bytes};
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::io::{BufRead, BufReader, BufWriter, Write};

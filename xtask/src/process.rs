@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,21 +42,18 @@ fn ours() -> MutexGuard<'static, Ours> {
 /// Ends every program and removes every directory of ours when this process is told to end.
 pub(crate) fn clean_up_on_signals() -> Result<()> {
     ctrlc::set_handler(|| {
-        clean_up();
+        // Held until the exit, so that nothing is started any more.
+        let ours = ours();
+        for &group in &ours.groups {
+            // It may have ended by itself, which is as good.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        for directory in &ours.directories {
+            let _ = fs::remove_dir_all(directory);
+        }
         std::process::exit(130);
     })
     .context("cannot watch for Ctrl-C")
-}
-
-fn clean_up() {
-    let ours = std::mem::take(&mut *ours());
-    for group in ours.groups {
-        // It may have ended by itself, which is as good.
-        let _ = kill_process_group(group, Signal::KILL);
-    }
-    for directory in ours.directories {
-        let _ = fs::remove_dir_all(directory);
-    }
 }
 
 /// A directory that is removed when this value is dropped, or on Ctrl-C.
@@ -97,24 +94,31 @@ pub(crate) struct Program {
 impl Program {
     /// Starts a program in a process group of its own, its output ours to read line by line.
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
+        let mut program = Self::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
+        let stdout = program
+            .child
+            .stdout
+            .take()
+            .context("the program has no output")?;
+        program.stdin = program.child.stdin.take();
+        program.lines = read_lines(stdout);
+        Ok(program)
+    }
+
+    fn spawn(command: &mut Command) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
         let mut ours = ours();
-        let mut child = command
+        let child = command
             .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot start {name}"))?;
         let group = pid(child.id())?;
         ours.groups.push(group);
-        drop(ours);
-        let stdin = child.stdin.take();
-        let stdout = child.stdout.take().context("the program has no output")?;
         Ok(Self {
             child,
             group,
-            lines: read_lines(stdout),
-            stdin,
+            lines: channel().1,
+            stdin: None,
         })
     }
 
@@ -207,6 +211,22 @@ pub(crate) enum Reached {
         /// The most memory that one process was seen to have.
         peak_bytes: u64,
     },
+}
+
+/// Runs a command to its end, its output going where ours goes; fails when it does, or when it takes longer than
+/// `limit`: a test that hangs must not take the whole run with it.
+pub(crate) fn run(command: &mut Command, limit: Duration) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let mut program = Program::spawn(command.stdin(Stdio::null()))?;
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(status) = program.status()? {
+            ensure!(status.success(), "{name} ended with {status}");
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{name} did not end in {limit:?}");
+        std::thread::sleep(POLL);
+    }
 }
 
 /// Stops a process, and returns when every thread of it stands still.

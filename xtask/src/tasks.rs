@@ -1,0 +1,243 @@
+//! The tasks made of steps: check, test, soak, fuzz.
+
+use crate::steps::{Steps, Verdict};
+use crate::{end_to_end, process, tidy};
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// No step of a test run takes this long on two cores, the first build included.
+const STEP_LIMIT: Duration = Duration::from_secs(20 * 60);
+/// What a soak may take besides the time asked for: a release build, and the last comparison.
+const SOAK_SLACK: Duration = Duration::from_secs(10 * 60);
+/// The soak of a test run.
+const TEST_SOAK: Duration = Duration::from_secs(60);
+
+/// Format, lints, tidy and documentation.
+pub(crate) fn check() -> ExitCode {
+    let mut steps = Steps::default();
+    static_steps(&mut steps);
+    steps.finish()
+}
+
+/// What CI needs, without what takes long.
+pub(crate) fn test_quickly() -> ExitCode {
+    let mut steps = Steps::default();
+    static_steps(&mut steps);
+    test_steps(&mut steps);
+    steps.finish()
+}
+
+/// What CI needs.
+pub(crate) fn test() -> ExitCode {
+    let mut steps = Steps::default();
+    static_steps(&mut steps);
+    test_steps(&mut steps);
+    steps.step("loom", loom);
+    steps.step("soak", || run_soak(TEST_SOAK, None));
+    end_to_end::steps(&mut steps);
+    steps.finish()
+}
+
+/// One long soak.
+pub(crate) fn soak(minutes: u64, seed: Option<u64>) -> ExitCode {
+    let mut steps = Steps::default();
+    steps.step("soak", || {
+        run_soak(Duration::from_secs(minutes.saturating_mul(60)), seed)
+    });
+    steps.finish()
+}
+
+/// Every fuzz target for `seconds`.
+pub(crate) fn fuzz(seconds: u64) -> ExitCode {
+    let mut steps = Steps::default();
+    steps.step("fuzz", || run_fuzz(seconds));
+    steps.finish()
+}
+
+fn static_steps(steps: &mut Steps) {
+    steps.step("format", || run(cargo().args(["fmt", "--all", "--check"])));
+    let clippy = [
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    steps.step("clippy", || run(cargo().args(clippy)));
+    steps.step("tidy", || tidy::check(&root()).map(|()| Verdict::Passed));
+    steps.step("documentation", || {
+        run(cargo()
+            .args(["doc", "--quiet", "--workspace", "--no-deps"])
+            .env("RUSTDOCFLAGS", "-D warnings"))
+    });
+}
+
+fn test_steps(steps: &mut Steps) {
+    steps.step("tests", || run(cargo().args(["test", "--workspace"])));
+    steps.step("codec without features", || {
+        run(cargo().args(["test", "--package", "tmem-codec", "--no-default-features"]))
+    });
+}
+
+/// The folder of the workspace.
+pub(crate) fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_path_buf()
+}
+
+/// Where cargo builds.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// The cargo that runs us, in the folder of the workspace.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Runs a command of a step to its end, and says which.
+pub(crate) fn run(command: &mut Command) -> Result<Verdict> {
+    run_within(command, STEP_LIMIT)
+}
+
+fn run_within(command: &mut Command, limit: Duration) -> Result<Verdict> {
+    let arguments: Vec<_> = command
+        .get_args()
+        .map(|argument| argument.to_string_lossy())
+        .collect();
+    println!("$ cargo {}", arguments.join(" "));
+    process::run(command, limit)?;
+    Ok(Verdict::Passed)
+}
+
+/// Interleavings, exhaustively: `tests/loom_*.rs` of each crate, with the atomics replaced.
+fn loom() -> Result<Verdict> {
+    let mut verdict = Verdict::Skipped("no crate has tests/loom_*.rs".into());
+    for package in packages()? {
+        let tests = names_in(&root().join("crates").join(&package).join("tests"))?;
+        if tests.iter().any(|name| name.starts_with("loom_")) {
+            let arguments = [
+                "test",
+                "--release",
+                "--package",
+                &package,
+                "--test",
+                "loom_*",
+            ];
+            // Apart from the other builds: the flag changes every dependency.
+            let mut command = cargo();
+            command
+                .args(arguments)
+                .env("RUSTFLAGS", "--cfg loom")
+                .env("CARGO_TARGET_DIR", target().join("loom"));
+            verdict = run(&mut command)?;
+        }
+    }
+    Ok(verdict)
+}
+
+fn run_soak(time: Duration, seed: Option<u64>) -> Result<Verdict> {
+    if !root().join("crates/tmem/examples/soak.rs").exists() {
+        return Ok(Verdict::Skipped(
+            "crates/tmem/examples/soak.rs is not there yet".into(),
+        ));
+    }
+    // Another seed each time finds more; the command that is printed runs the same one again.
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(1, |now| now.as_secs());
+    let (seconds, seed) = (time.as_secs().to_string(), seed.unwrap_or(now).to_string());
+    let arguments = [
+        "run",
+        "--quiet",
+        "--release",
+        "--package",
+        "tmem",
+        "--example",
+        "soak",
+        "--",
+    ];
+    run_within(
+        cargo()
+            .args(arguments)
+            .args(["--seconds", &seconds, "--seed", &seed]),
+        time + SOAK_SLACK,
+    )
+}
+
+fn run_fuzz(seconds: u64) -> Result<Verdict> {
+    if !succeeds(cargo().args(["fuzz", "--version"])) {
+        return Ok(Verdict::Skipped(
+            "cargo fuzz is missing: cargo install cargo-fuzz --locked".into(),
+        ));
+    }
+    // Coverage and the address sanitizer are unstable flags, which a stable compiler takes when it is told to.
+    let nightly = succeeds(Command::new("rustup").args(["run", "nightly", "rustc", "--version"]));
+    let fuzz = |crate_folder: &Path| {
+        let mut command = if nightly {
+            Command::new("rustup")
+        } else {
+            cargo()
+        };
+        if nightly {
+            command.args(["run", "nightly", "cargo"]);
+        } else {
+            command.env("RUSTC_BOOTSTRAP", "1");
+        }
+        command
+            .current_dir(crate_folder)
+            .env_remove("CARGO_TARGET_DIR")
+            .arg("fuzz");
+        command
+    };
+    let limit = Duration::from_secs(seconds) + STEP_LIMIT;
+    let mut verdict = Verdict::Skipped("no crate has fuzz targets".into());
+    for package in packages()? {
+        let folder = root().join("crates").join(package);
+        for name in names_in(&folder.join("fuzz/fuzz_targets"))? {
+            let Some(target) = name.strip_suffix(".rs") else {
+                continue;
+            };
+            let time = format!("-max_total_time={seconds}");
+            verdict = run_within(
+                fuzz(&folder).args(["run", target, "--", &time, "-timeout=20"]),
+                limit,
+            )?;
+        }
+    }
+    Ok(verdict)
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    let quiet = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    quiet.status().is_ok_and(|status| status.success())
+}
+
+fn packages() -> Result<Vec<String>> {
+    names_in(&root().join("crates"))
+}
+
+/// Names of what is in a folder, sorted; none when there is no such folder.
+fn names_in(folder: &Path) -> Result<Vec<String>> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    Ok(names)
+}
