@@ -1,0 +1,301 @@
+//! The encoder. The source may change under it: every length is bounded by positions, as in `lz4`.
+
+use super::tokens::{ALPHABET, LONG_LITERALS, MIN_MATCH};
+use super::{FIRST_DISTANCES, HEADER, MIN_DISTANCE};
+use crate::MAX_BLOCK;
+use crate::lz4::{TABLE_LEN, common_len, table_bits};
+use crate::raw::{copy16, load32, load64, store64};
+
+/// A token covers at least a match.
+const TOKENS_MAX: usize = MAX_BLOCK / MIN_MATCH;
+/// Two bytes for a match of 4 is the most that aux takes per byte of the block.
+const AUX_MAX: usize = MAX_BLOCK / 2 + 16;
+/// Shorter blocks are not worth a header.
+const SHORTEST: usize = 32;
+/// Positions between two looks into the table: fields are 4 or 8 bytes.
+const STEP: usize = 4;
+
+/// The streams that are put behind the literals when their lengths are known.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    tokens: [u8; TOKENS_MAX],
+    aux: [u8; AUX_MAX],
+}
+
+impl Streams {
+    pub(crate) const fn new() -> Self {
+        Self { tokens: [0; TOKENS_MAX], aux: [0; AUX_MAX] }
+    }
+}
+
+struct Output<'a> {
+    dst: &'a mut [u8],
+    streams: &'a mut Streams,
+    literals_end: usize,
+    tokens_len: usize,
+    aux_len: usize,
+    distances: [usize; 2],
+}
+
+impl Output<'_> {
+    #[inline(always)]
+    fn aux(&mut self, byte: u8) {
+        self.streams.aux[self.aux_len] = byte;
+        self.aux_len += 1;
+    }
+
+    #[inline(always)]
+    fn aux_pair(&mut self, value: usize) {
+        let [low, high, ..] = value.to_le_bytes();
+        self.streams.aux[self.aux_len] = low;
+        self.streams.aux[self.aux_len + 1] = high;
+        self.aux_len += 2;
+    }
+
+    fn extension(&mut self, count: usize) {
+        match u8::try_from(count) {
+            Ok(byte) if byte < 255 => self.aux(byte),
+            _ => {
+                self.aux(255);
+                self.aux_pair(count - 255);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn literals(&mut self, src: &[u8], from: usize, to: usize) -> Option<()> {
+        let at = self.literals_end;
+        self.literals_end += to - from;
+        if to - from <= 8 && from + 8 <= src.len() && at + 8 <= self.dst.len() {
+            // SAFETY: from + 8 <= src.len().
+            let word = unsafe { load64(src, from) };
+            // SAFETY: at + 8 <= dst.len().
+            unsafe { store64(self.dst, at, word) }
+            return Some(());
+        }
+        self.long_literals(src, from, to, at)
+    }
+
+    fn long_literals(&mut self, src: &[u8], from: usize, to: usize, at: usize) -> Option<()> {
+        if to + 16 > src.len() || self.literals_end + 16 > self.dst.len() {
+            self.dst.get_mut(at..self.literals_end)?.copy_from_slice(&src[from..to]);
+            return Some(());
+        }
+        for done in (0..to - from).step_by(16) {
+            // SAFETY: done < to - from, so both chunks end less than 16 bytes after `to` and `literals_end`.
+            unsafe { copy16(src, from + done, self.dst, at + done) }
+        }
+        Some(())
+    }
+
+    /// One token: the literals from `anchor` to `start`, then the match from `start` to `end`.
+    #[inline(always)]
+    fn sequence(&mut self, src: &[u8], anchor: usize, start: usize, end: usize, distance: usize) -> Option<()> {
+        let literals = start - anchor;
+        self.literals(src, anchor, start)?;
+        if literals >= LONG_LITERALS {
+            self.extension(literals - LONG_LITERALS);
+        }
+        let mode = self.distance(distance);
+        let (token, long) = ALPHABET.token(mode, literals, end - start);
+        if long {
+            self.extension(end - start - MIN_MATCH);
+        }
+        self.streams.tokens[self.tokens_len] = token;
+        self.tokens_len += 1;
+        Some(())
+    }
+
+    /// The mode for a distance.
+    #[inline(always)]
+    fn distance(&mut self, distance: usize) -> usize {
+        let [newest, older] = self.distances;
+        if distance == newest {
+            return 0;
+        }
+        self.distances = [distance, newest];
+        if distance == older {
+            return 1;
+        }
+        if distance.is_multiple_of(8) && distance <= 2048 {
+            let [byte, ..] = (distance / 8 - 1).to_le_bytes();
+            self.aux(byte);
+            2
+        } else {
+            self.aux_pair(distance);
+            3
+        }
+    }
+
+    fn finish(mut self, src: &[u8], anchor: usize) -> Option<usize> {
+        self.literals(src, anchor, src.len())?;
+        let aux_end = self.literals_end + self.aux_len;
+        let end = aux_end + self.tokens_len;
+        if end > self.dst.len() {
+            return None;
+        }
+        let literals = u16::try_from(self.literals_end - HEADER).ok()?;
+        let aux = u16::try_from(self.aux_len).ok()?;
+        self.dst[self.literals_end..aux_end].copy_from_slice(&self.streams.aux[..self.aux_len]);
+        self.dst[aux_end..end].copy_from_slice(&self.streams.tokens[..self.tokens_len]);
+        self.dst[..2].copy_from_slice(&literals.to_le_bytes());
+        self.dst[2..HEADER].copy_from_slice(&aux.to_le_bytes());
+        Some(end)
+    }
+}
+
+/// Positions by the hash of the 4 bytes there.
+struct Finder<'a> {
+    table: &'a mut [u16; TABLE_LEN],
+    bits: u32,
+}
+
+impl Finder<'_> {
+    /// The position last seen with this hash, and `at` put in its place. Never above `at`.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "positions of a block fit 16 bits")]
+    fn swap(&mut self, word: u32, at: usize) -> usize {
+        let slot = (word.wrapping_mul(2_654_435_761) >> (32 - self.bits)) as usize & (TABLE_LEN - 1);
+        usize::from(core::mem::replace(&mut self.table[slot], at as u16))
+    }
+}
+
+/// A match before it is extended: 4 or more bytes at `at` equal those `distance` before.
+#[derive(Clone, Copy)]
+struct Found {
+    at: usize,
+    distance: usize,
+}
+
+/// Which of the 16 bytes at `at` equal those `distance` before, a bit each.
+///
+/// # Safety
+/// `distance <= at` and `at + 16 <= src.len()`.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn equal_bytes(src: &[u8], at: usize, distance: usize) -> u32 {
+    use core::arch::x86_64::{__m128i, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8};
+    debug_assert!(distance <= at && at + 16 <= src.len());
+    // SAFETY: at + 16 <= src.len() by the contract.
+    let here = unsafe { src.as_ptr().add(at) };
+    // SAFETY: distance <= at by the contract.
+    let there = unsafe { here.sub(distance) };
+    // SAFETY: 16 bytes from `at` are in the slice, and the load needs no alignment.
+    let here = unsafe { _mm_loadu_si128(here.cast::<__m128i>()) };
+    // SAFETY: it ends no later than the other.
+    let there = unsafe { _mm_loadu_si128(there.cast::<__m128i>()) };
+    // SAFETY: SSE2 is part of x86_64.
+    let equal = unsafe { _mm_cmpeq_epi8(here, there) };
+    // SAFETY: SSE2 is part of x86_64.
+    unsafe { _mm_movemask_epi8(equal) }.cast_unsigned()
+}
+
+/// Which of the 16 bytes at `at` equal those `distance` before, a bit each.
+///
+/// # Safety
+/// `distance <= at` and `at + 16 <= src.len()`.
+#[cfg(any(test, not(target_arch = "x86_64")))]
+unsafe fn equal_bytes_portable(src: &[u8], at: usize, distance: usize) -> u32 {
+    let mut mask = 0;
+    for half in [0, 8] {
+        // SAFETY: at + 16 <= src.len() by the contract.
+        let here = unsafe { load64(src, at + half) };
+        // SAFETY: distance <= at by the contract.
+        let difference = here ^ unsafe { load64(src, at + half - distance) };
+        for byte in 0..8 {
+            mask |= u32::from(difference >> (byte * 8) & 255 == 0) << (half + byte);
+        }
+    }
+    mask
+}
+#[cfg(not(target_arch = "x86_64"))]
+use equal_bytes_portable as equal_bytes;
+
+/// Compresses `src` (at most 64 KiB) into `dst`; the length written, or `None` if it does not fit.
+pub(crate) fn encode(
+    table: &mut [u16; TABLE_LEN],
+    streams: &mut Streams,
+    src: &[u8],
+    dst: &mut [u8],
+) -> Option<usize> {
+    assert!(src.len() <= MAX_BLOCK);
+    if src.len() < SHORTEST || dst.len() <= HEADER {
+        return None;
+    }
+    let bits = table_bits(src.len());
+    table[..1 << bits].fill(0);
+    let mut finder = Finder { table, bits };
+    let mut out =
+        Output { dst, streams, literals_end: HEADER, tokens_len: 0, aux_len: 0, distances: FIRST_DISTANCES };
+    let mut anchor = 0;
+    let mut at = MIN_DISTANCE;
+    while let Some(found) = search(&mut finder, src, at, out.distances[0]) {
+        let mut next = Some(found);
+        at = found.at + STEP;
+        while let Some(found) = next {
+            let (start, end) = extend(src, anchor, found);
+            if found.distance > anchor && start - anchor < LONG_LITERALS {
+                break;
+            }
+            out.sequence(src, anchor, start, end, found.distance)?;
+            anchor = end;
+            at = end.next_multiple_of(STEP);
+            next = resume(&mut finder, src, end, found.distance);
+        }
+    }
+    out.finish(src, anchor)
+}
+
+/// Looks for 4 bytes seen before, at `at` and then further and further on; `None` at the end of the block.
+#[inline(always)]
+fn search(finder: &mut Finder, src: &[u8], mut at: usize, repeat: usize) -> Option<Found> {
+    let mut misses = 8;
+    while at + 8 <= src.len() {
+        // SAFETY: at + 8 <= src.len().
+        let word = unsafe { load32(src, at) };
+        let candidate = finder.swap(word, at);
+        // SAFETY: repeat <= at where it is used; 0 is inside the block.
+        if unsafe { load32(src, at.saturating_sub(repeat)) } == word && repeat <= at {
+            return Some(Found { at, distance: repeat });
+        }
+        // SAFETY: a position in the table is at most `at`.
+        if candidate + MIN_DISTANCE <= at && unsafe { load32(src, candidate) } == word {
+            return Some(Found { at, distance: at - candidate });
+        }
+        at += STEP * (misses >> 3);
+        misses += 1;
+    }
+    None
+}
+
+/// Where the match starts, not before `anchor`, and where it ends.
+#[inline(always)]
+fn extend(src: &[u8], anchor: usize, found: Found) -> (usize, usize) {
+    let Found { at, distance } = found;
+    let mut start = at;
+    while start > anchor && start > distance && src[start - 1] == src[start - 1 - distance] {
+        start -= 1;
+    }
+    let from = at + MIN_MATCH;
+    (start, from + common_len(src, from - distance, from, src.len()))
+}
+
+/// What may follow a match at once: 8 bytes seen elsewhere, or the same distance again from a byte of this word on.
+#[inline(always)]
+fn resume(finder: &mut Finder, src: &[u8], end: usize, distance: usize) -> Option<Found> {
+    if end + 16 > src.len() {
+        return None;
+    }
+    // SAFETY: end + 16 <= src.len().
+    let word = unsafe { load64(src, end) };
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is what is hashed")]
+    let candidate = finder.swap(word as u32, end);
+    // SAFETY: a position in the table is at most `end`.
+    if candidate + MIN_DISTANCE <= end && unsafe { load64(src, candidate) } == word {
+        return Some(Found { at: end, distance: end - candidate });
+    }
+    // SAFETY: a match of this distance ended here, so distance <= end; end + 16 <= src.len().
+    let equal = unsafe { equal_bytes(src, end, distance) };
+    let runs = equal & equal >> 1 & equal >> 2 & equal >> 3;
+    (runs & 255 != 0).then(|| Found { at: end + runs.trailing_zeros() as usize, distance })
+}
