@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -106,7 +106,7 @@ impl Program {
     }
 
     fn spawn(command: &mut Command) -> Result<Self> {
-        let name = command.get_program().to_string_lossy().into_owned();
+        let name = name(command);
         let mut ours = ours();
         let child = command
             .process_group(0)
@@ -216,7 +216,7 @@ pub(crate) enum Reached {
 /// Runs a command to its end, its output going where ours goes; fails when it does, or when it takes longer than
 /// `limit`: a test that hangs must not take the whole run with it.
 pub(crate) fn run(command: &mut Command, limit: Duration) -> Result<()> {
-    let name = command.get_program().to_string_lossy().into_owned();
+    let name = name(command);
     let mut program = Program::spawn(command.stdin(Stdio::null()))?;
     let deadline = Instant::now() + limit;
     loop {
@@ -227,6 +227,41 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> Result<()> {
         ensure!(Instant::now() < deadline, "{name} did not end in {limit:?}");
         std::thread::sleep(POLL);
     }
+}
+
+/// Runs a command to its end like [`run`]; what it printed.
+pub(crate) fn output(command: &mut Command, limit: Duration) -> Result<String> {
+    let deadline = Instant::now() + limit;
+    let name = name(command);
+    let mut program = Program::start(command)?;
+    drop(program.stdin.take());
+    let mut printed = String::new();
+    loop {
+        match program
+            .lines
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
+            Ok(line) => printed = printed + &line + "\n",
+            Err(RecvTimeoutError::Timeout) => bail!("{name} did not end in {limit:?}"),
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    let status = program
+        .child
+        .wait()
+        .context("cannot wait for the program")?;
+    ensure!(status.success(), "{name} ended with {status}");
+    Ok(printed)
+}
+
+/// The name of a command, without its folder.
+fn name(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    program
+        .file_name()
+        .unwrap_or(program.as_os_str())
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// Stops a process, and returns when every thread of it stands still.

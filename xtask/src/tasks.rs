@@ -90,15 +90,19 @@ pub(crate) fn root() -> PathBuf {
     manifest.parent().unwrap_or(manifest).to_path_buf()
 }
 
-/// Where cargo builds.
+/// Where cargo builds, also when it is told so from another folder than ours.
 pub(crate) fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+    let told = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    told.and_then(|path| std::path::absolute(path).ok())
+        .unwrap_or_else(|| root().join("target"))
 }
 
 /// The cargo that runs us, in the folder of the workspace.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root());
+    command
+        .current_dir(root())
+        .env("CARGO_TARGET_DIR", target());
     command
 }
 

@@ -190,6 +190,9 @@ fn contiguous(pages: &[Page]) -> impl Iterator<Item = &[Page]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::{self, Program};
+    use std::process::Command;
+    use std::time::Duration;
 
     #[test]
     fn only_private_anonymous_writable_mappings_are_taken() {
@@ -206,6 +209,27 @@ mod tests {
             private_anonymous(maps),
             [(0x5600, 0x5700), (0x5a00, 0x5b00), (0x5b00, 0x5c00)]
         );
+    }
+
+    #[test]
+    fn a_dump_holds_what_the_program_held() {
+        let held = "x=$(yes memory-4711 | head -c 1200000); echo ready; read line";
+        let mut program = Program::start(Command::new("sh").args(["-c", held])).unwrap();
+        program
+            .wait_for_line("ready", Duration::from_secs(10))
+            .unwrap();
+        process::stop(program.id()).unwrap();
+        let file = std::env::temp_dir().join(format!("tmem-dump-test-{}", std::process::id()));
+        let dumped = dump(program.id(), &file, usize::MAX).unwrap();
+        let again = Dumped::of_file(&file).unwrap();
+        let bytes = fs::read(&file).unwrap();
+        fs::remove_file(&file).unwrap();
+        assert_eq!(
+            (dumped.pages, dumped.zero_pages),
+            (again.pages, again.zero_pages)
+        );
+        let holds = |page: &&[u8]| page.windows(11).any(|window| window == b"memory-4711");
+        assert!(bytes.chunks(PAGE_BYTES).filter(holds).count() >= 1_200_000 / PAGE_BYTES);
     }
 
     #[test]

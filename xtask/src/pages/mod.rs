@@ -3,7 +3,7 @@
 //! A codec or a predictor that was tuned on made-up data says nothing about memory. So real programs are run here,
 //! filled with words, records, numbers and timestamps, stopped, and their pages written out one after the other.
 //!
-//! The programs come in two halves ([`Half`]): constants are chosen on one and figures reported on the other, so that
+//! The programs come in two halves ([`programs::Half`]): constants are chosen on one and figures reported on the other, so that
 //! no figure is of the data it was tuned on.
 
 mod corpus;
@@ -27,7 +27,7 @@ const LEAST_PROGRAMS: usize = 6;
 const QUICK_MIB: usize = 16;
 
 /// Makes files of raw private anonymous pages of live programs
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 #[command(after_help = "Examples:
   cargo xtask pages                               every program, about 96 MiB each
   cargo xtask pages --programs redis,rustc --force
