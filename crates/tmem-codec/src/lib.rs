@@ -15,6 +15,7 @@ mod filled;
 mod lz4;
 mod planes;
 mod policy;
+mod predict;
 mod raw;
 mod word_lz;
 mod workspace;

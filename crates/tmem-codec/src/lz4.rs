@@ -51,6 +51,13 @@ pub(crate) fn common_len(src: &[u8], mut a: usize, b: usize, limit: usize) -> us
     at - b
 }
 
+/// A length's share of the token: 15 says that more follows.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "at most 15")]
+fn nibble(len: usize) -> u8 {
+    len.min(15) as u8
+}
+
 /// Appends literals and, unless this is the end of the block, one match.
 struct Output<'a> {
     dst: &'a mut [u8],
@@ -75,15 +82,15 @@ impl Output<'_> {
     fn literals(&mut self, src: &[u8], from: usize, to: usize, match_code: usize) -> Option<()> {
         let len = to - from;
         let token_at = self.at;
-        let low = match_code.min(15) as u8;
+        let token = nibble(len) << 4 | nibble(match_code);
         if len < 15 && to + 16 <= src.len() && self.at + 17 <= self.dst.len() {
-            self.dst[token_at] = (len as u8) << 4 | low;
+            self.dst[token_at] = token;
             // SAFETY: from <= to and to + 16 <= src.len(); at + 1 + 16 <= dst.len().
             unsafe { copy16(src, from, self.dst, token_at + 1) }
             self.at += 1 + len;
             return Some(());
         }
-        *self.dst.get_mut(token_at)? = (len.min(15) as u8) << 4 | low;
+        *self.dst.get_mut(token_at)? = token;
         self.at += 1;
         if len >= 15 {
             self.extend(len - 15)?;
@@ -117,6 +124,17 @@ impl Output<'_> {
     }
 }
 
+/// A position as the table holds it.
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "positions of a block fit 16 bits"
+)]
+fn position(at: usize) -> u16 {
+    debug_assert!(at < crate::MAX_BLOCK);
+    at as u16
+}
+
 #[inline(always)]
 fn slot(word: u32, bits: u32) -> usize {
     (word.wrapping_mul(2_654_435_761) >> (32 - bits)) as usize & (TABLE_LEN - 1)
@@ -143,7 +161,7 @@ pub(crate) fn encode(table: &mut [u16; TABLE_LEN], src: &[u8], dst: &mut [u8]) -
                 let word = unsafe { load32(src, at) };
                 let entry = &mut table[slot(word, bits)];
                 let candidate = usize::from(*entry);
-                *entry = at as u16;
+                *entry = position(at);
                 // An entry is 0 or an earlier position of this block.
                 debug_assert!(candidate < at);
                 // SAFETY: candidate < at <= last_start.
@@ -166,7 +184,7 @@ pub(crate) fn encode(table: &mut [u16; TABLE_LEN], src: &[u8], dst: &mut [u8]) -
             if end <= last_start {
                 // SAFETY: end - 2 < last_start, 12 bytes before the end.
                 let word = unsafe { load32(src, end - 2) };
-                table[slot(word, bits)] = (end - 2) as u16;
+                table[slot(word, bits)] = position(end - 2);
             }
         }
     }
@@ -184,23 +202,22 @@ pub(crate) fn decode(src: &[u8], dst: &mut [u8]) -> Result<(), Corrupt> {
         if len < 15 && from + 16 <= src.len() && to + 16 <= dst.len() {
             // SAFETY: both ends were just compared.
             unsafe { copy16(src, from, dst, to) }
+            from += len;
+            to += len;
         } else {
             if len == 15 {
                 len += extension(src, &mut from)?;
             }
-            let literals = src.get(from..from + len).ok_or(Corrupt)?;
-            dst.get_mut(to..to + len)
-                .ok_or(Corrupt)?
-                .copy_from_slice(literals);
-        }
-        from += len;
-        to += len;
-        if from == src.len() {
-            return if to == dst.len() {
-                Ok(())
-            } else {
-                Err(Corrupt)
-            };
+            copy_literals(src, from, dst, to, len)?;
+            from += len;
+            to += len;
+            if from == src.len() {
+                return if to == dst.len() {
+                    Ok(())
+                } else {
+                    Err(Corrupt)
+                };
+            }
         }
         if from + 2 > src.len() {
             return Err(Corrupt);
@@ -222,6 +239,31 @@ pub(crate) fn decode(src: &[u8], dst: &mut [u8]) -> Result<(), Corrupt> {
         }
         to += len;
     }
+}
+
+/// Literals of any length: in chunks where both sides have 16 bytes to spare.
+#[inline(always)]
+fn copy_literals(
+    src: &[u8],
+    from: usize,
+    dst: &mut [u8],
+    to: usize,
+    len: usize,
+) -> Result<(), Corrupt> {
+    if from + len + 16 > src.len() || to + len + 16 > dst.len() {
+        let literals = src.get(from..from + len).ok_or(Corrupt)?;
+        dst.get_mut(to..to + len)
+            .ok_or(Corrupt)?
+            .copy_from_slice(literals);
+        return Ok(());
+    }
+    let mut done = 0;
+    while done < len {
+        // SAFETY: done < len, so both chunks end less than 16 bytes after the literals.
+        unsafe { copy16(src, from + done, dst, to + done) }
+        done += 16;
+    }
+    Ok(())
 }
 
 /// The bytes after a length of 15: each adds its value, and one below 255 is the last.
@@ -251,6 +293,7 @@ fn copy_8_8_8(dst: &mut [u8], to: usize, offset: usize) {
 }
 
 /// A match of any length and any offset in `1..=to`.
+#[inline(always)]
 pub(crate) fn copy_match(
     dst: &mut [u8],
     to: usize,
@@ -258,26 +301,39 @@ pub(crate) fn copy_match(
     len: usize,
 ) -> Result<(), Corrupt> {
     let end = to + len;
-    if end > dst.len() || offset == 0 || offset > to {
+    if end > dst.len() || offset.wrapping_sub(1) >= to {
         return Err(Corrupt);
     }
+    if offset < 8 || end + 16 > dst.len() {
+        return copy_match_exactly(dst, to, offset, end);
+    }
     let mut at = to;
-    if offset >= 8 {
-        while at + 8 <= end {
-            // SAFETY: offset <= to <= at, and at + 8 <= end <= dst.len().
-            let word = unsafe { load64(dst, at - offset) };
-            // SAFETY: at + 8 <= end <= dst.len().
-            unsafe { store64(dst, at, word) }
-            at += 8;
+    while at < end {
+        for half in [0, 8] {
+            // SAFETY: 8 <= offset <= to <= at, so this ends at or before `at + half`.
+            let word = unsafe { load64(dst, at - offset + half) };
+            // SAFETY: at < end and end + 16 <= dst.len().
+            unsafe { store64(dst, at + half, word) }
         }
-    } else if offset == 1 {
+        at += 16;
+    }
+    Ok(())
+}
+
+/// Short distances, and the end of the block.
+#[inline(never)]
+fn copy_match_exactly(dst: &mut [u8], to: usize, offset: usize, end: usize) -> Result<(), Corrupt> {
+    if offset == 1 {
         let byte = dst[to - 1];
         dst[to..end].fill(byte);
         return Ok(());
     }
+    // Each round doubles what repeats, so that the next can copy twice as much.
+    let mut at = to;
     while at < end {
-        dst[at] = dst[at - offset];
-        at += 1;
+        let len = (at - to + offset).min(end - at);
+        dst.copy_within(to - offset..to - offset + len, at);
+        at += len;
     }
     Ok(())
 }

@@ -3,7 +3,9 @@
 use core::fmt;
 use core::str::FromStr;
 
-use crate::codec::{Codec, Encoded, encode_as};
+use crate::codec::{Codec, Encoded, encode_as, encode_at_level};
+use crate::planes::Transform;
+use crate::predict::Sample;
 use crate::workspace::Workspace;
 
 /// What a pool wants its memory to cost.
@@ -83,8 +85,54 @@ pub fn encode(
     src: &[u8],
     dst: &mut [u8],
 ) -> Option<Encoded> {
-    let _ = (policy, temperature);
-    [Codec::Filled, Codec::Lz4, Codec::Raw]
-        .into_iter()
-        .find_map(|codec| encode_as(workspace, codec, src, dst))
+    if let Some(filled) = encode_as(workspace, Codec::Filled, src, dst) {
+        return Some(filled);
+    }
+    let packed = match (policy, temperature) {
+        (Policy::Fast, _) | (Policy::Balanced, Temperature::Hot) => {
+            encode_fast(workspace, src, dst)
+        }
+        (Policy::Balanced, Temperature::Cold) | (Policy::Dense, Temperature::Hot) => {
+            encode_dense(workspace, 1, src, dst)
+        }
+        (Policy::Dense, Temperature::Cold) => encode_dense(workspace, 3, src, dst),
+    };
+    packed.or_else(|| encode_as(workspace, Codec::Raw, src, dst))
+}
+
+/// Without an entropy stage: one mode, by the look of the block.
+fn encode_fast(workspace: &mut Workspace, src: &[u8], dst: &mut [u8]) -> Option<Encoded> {
+    let sample = Sample::of(src);
+    let codec = match sample.and_then(Sample::array) {
+        Some(Transform::Planes8) => Codec::Planes8Lz4,
+        Some(_) => Codec::Delta8Lz4,
+        None if sample.is_some_and(Sample::is_text) => Codec::Lz4,
+        None => Codec::WordLz,
+    };
+    encode_as(workspace, codec, src, dst)
+}
+
+/// zstd, and where the block may be an array, zstd on its planes too: the smaller stays.
+fn encode_dense(
+    workspace: &mut Workspace,
+    level: i32,
+    src: &[u8],
+    dst: &mut [u8],
+) -> Option<Encoded> {
+    if !cfg!(feature = "zstd") {
+        return encode_fast(workspace, src, dst);
+    }
+    let array = match Sample::of(src).and_then(Sample::likely_array) {
+        Some(Transform::Planes8) => Codec::Planes8Zstd,
+        Some(_) => Codec::Delta8Zstd,
+        None => return encode_at_level(workspace, Codec::Zstd, level, src, dst),
+    };
+    let turned = encode_at_level(workspace, array, level, src, dst);
+    let plain = encode_at_level(workspace, Codec::Zstd, level, src, dst);
+    match (turned, plain) {
+        (Some(turned), Some(plain)) if plain.len <= turned.len => Some(plain),
+        // The second try has overwritten the first.
+        (Some(_), _) => encode_at_level(workspace, array, level, src, dst),
+        (None, plain) => plain,
+    }
 }

@@ -42,6 +42,17 @@ pub(crate) unsafe fn load16(src: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(unsafe { place.cast::<[u8; 2]>().read() })
 }
 
+/// The byte at `at`.
+///
+/// # Safety
+/// `at < src.len()`.
+#[inline(always)]
+pub(crate) unsafe fn load8(src: &[u8], at: usize) -> u8 {
+    debug_assert!(at < src.len());
+    // SAFETY: inside by the contract.
+    unsafe { *src.get_unchecked(at) }
+}
+
 /// Writes 8 bytes at `at`, little end first.
 ///
 /// # Safety
@@ -66,10 +77,8 @@ pub(crate) unsafe fn copy16(src: &[u8], from: usize, dst: &mut [u8], to: usize) 
     let source = unsafe { src.as_ptr().add(from) };
     // SAFETY: `to` lies within `dst` by the contract.
     let place = unsafe { dst.as_mut_ptr().add(to) };
-    // SAFETY: 16 bytes at both places are inside their slices by the contract; a byte array has alignment 1.
-    unsafe {
-        place
-            .cast::<[u8; 16]>()
-            .write(source.cast::<[u8; 16]>().read())
-    }
+    // SAFETY: 16 bytes from `from` are inside `src` by the contract; a byte array has alignment 1.
+    let bytes = unsafe { source.cast::<[u8; 16]>().read() };
+    // SAFETY: 16 bytes from `to` are inside `dst` by the contract.
+    unsafe { place.cast::<[u8; 16]>().write(bytes) }
 }

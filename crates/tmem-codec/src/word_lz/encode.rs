@@ -24,7 +24,10 @@ pub(crate) struct Streams {
 
 impl Streams {
     pub(crate) const fn new() -> Self {
-        Self { tokens: [0; TOKENS_MAX], aux: [0; AUX_MAX] }
+        Self {
+            tokens: [0; TOKENS_MAX],
+            aux: [0; AUX_MAX],
+        }
     }
 }
 
@@ -78,7 +81,9 @@ impl Output<'_> {
 
     fn long_literals(&mut self, src: &[u8], from: usize, to: usize, at: usize) -> Option<()> {
         if to + 16 > src.len() || self.literals_end + 16 > self.dst.len() {
-            self.dst.get_mut(at..self.literals_end)?.copy_from_slice(&src[from..to]);
+            self.dst
+                .get_mut(at..self.literals_end)?
+                .copy_from_slice(&src[from..to]);
             return Some(());
         }
         for done in (0..to - from).step_by(16) {
@@ -90,7 +95,14 @@ impl Output<'_> {
 
     /// One token: the literals from `anchor` to `start`, then the match from `start` to `end`.
     #[inline(always)]
-    fn sequence(&mut self, src: &[u8], anchor: usize, start: usize, end: usize, distance: usize) -> Option<()> {
+    fn sequence(
+        &mut self,
+        src: &[u8],
+        anchor: usize,
+        start: usize,
+        end: usize,
+        distance: usize,
+    ) -> Option<()> {
         let literals = start - anchor;
         self.literals(src, anchor, start)?;
         if literals >= LONG_LITERALS {
@@ -153,9 +165,13 @@ struct Finder<'a> {
 impl Finder<'_> {
     /// The position last seen with this hash, and `at` put in its place. Never above `at`.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "positions of a block fit 16 bits")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "positions of a block fit 16 bits"
+    )]
     fn swap(&mut self, word: u32, at: usize) -> usize {
-        let slot = (word.wrapping_mul(2_654_435_761) >> (32 - self.bits)) as usize & (TABLE_LEN - 1);
+        let slot =
+            (word.wrapping_mul(2_654_435_761) >> (32 - self.bits)) as usize & (TABLE_LEN - 1);
         usize::from(core::mem::replace(&mut self.table[slot], at as u16))
     }
 }
@@ -225,8 +241,14 @@ pub(crate) fn encode(
     let bits = table_bits(src.len());
     table[..1 << bits].fill(0);
     let mut finder = Finder { table, bits };
-    let mut out =
-        Output { dst, streams, literals_end: HEADER, tokens_len: 0, aux_len: 0, distances: FIRST_DISTANCES };
+    let mut out = Output {
+        dst,
+        streams,
+        literals_end: HEADER,
+        tokens_len: 0,
+        aux_len: 0,
+        distances: FIRST_DISTANCES,
+    };
     let mut anchor = 0;
     let mut at = MIN_DISTANCE;
     while let Some(found) = search(&mut finder, src, at, out.distances[0]) {
@@ -256,11 +278,17 @@ fn search(finder: &mut Finder, src: &[u8], mut at: usize, repeat: usize) -> Opti
         let candidate = finder.swap(word, at);
         // SAFETY: repeat <= at where it is used; 0 is inside the block.
         if unsafe { load32(src, at.saturating_sub(repeat)) } == word && repeat <= at {
-            return Some(Found { at, distance: repeat });
+            return Some(Found {
+                at,
+                distance: repeat,
+            });
         }
         // SAFETY: a position in the table is at most `at`.
         if candidate + MIN_DISTANCE <= at && unsafe { load32(src, candidate) } == word {
-            return Some(Found { at, distance: at - candidate });
+            return Some(Found {
+                at,
+                distance: at - candidate,
+            });
         }
         at += STEP * (misses >> 3);
         misses += 1;
@@ -277,7 +305,10 @@ fn extend(src: &[u8], anchor: usize, found: Found) -> (usize, usize) {
         start -= 1;
     }
     let from = at + MIN_MATCH;
-    (start, from + common_len(src, from - distance, from, src.len()))
+    (
+        start,
+        from + common_len(src, from - distance, from, src.len()),
+    )
 }
 
 /// What may follow a match at once: 8 bytes seen elsewhere, or the same distance again from a byte of this word on.
@@ -288,14 +319,45 @@ fn resume(finder: &mut Finder, src: &[u8], end: usize, distance: usize) -> Optio
     }
     // SAFETY: end + 16 <= src.len().
     let word = unsafe { load64(src, end) };
-    #[expect(clippy::cast_possible_truncation, reason = "the lower half is what is hashed")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the lower half is what is hashed"
+    )]
     let candidate = finder.swap(word as u32, end);
     // SAFETY: a position in the table is at most `end`.
     if candidate + MIN_DISTANCE <= end && unsafe { load64(src, candidate) } == word {
-        return Some(Found { at: end, distance: end - candidate });
+        return Some(Found {
+            at: end,
+            distance: end - candidate,
+        });
     }
     // SAFETY: a match of this distance ended here, so distance <= end; end + 16 <= src.len().
     let equal = unsafe { equal_bytes(src, end, distance) };
     let runs = equal & equal >> 1 & equal >> 2 & equal >> 3;
-    (runs & 255 != 0).then(|| Found { at: end + runs.trailing_zeros() as usize, distance })
+    (runs & 255 != 0).then(|| Found {
+        at: end + runs.trailing_zeros() as usize,
+        distance,
+    })
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_portable_comparison_agrees_with_the_vector_one() {
+        let mut src = [0u8; 256];
+        for (at, byte) in src.iter_mut().enumerate() {
+            *byte = u8::from(at * at % 7 > 2);
+        }
+        for at in 8..240 {
+            for distance in 8..=at {
+                // SAFETY: distance <= at, at + 16 <= 256.
+                let vector = unsafe { equal_bytes(&src, at, distance) };
+                // SAFETY: as above.
+                let portable = unsafe { equal_bytes_portable(&src, at, distance) };
+                assert_eq!(vector, portable, "{at} {distance}");
+            }
+        }
+    }
 }

@@ -17,47 +17,140 @@ pub(crate) const MODES: usize = 4;
 /// For each mode and number of literals (7: 7 or more): how many codes end at a word's end, how many do not. One more
 /// code in each row says that the length is an extension.
 const ROWS: [[(usize, usize); 8]; MODES] = [
-    [(0, 0), (8, 15), (8, 15), (6, 9), (6, 9), (4, 9), (4, 8), (0, 11)],
-    [(5, 4), (2, 1), (2, 1), (1, 1), (1, 1), (0, 1), (0, 1), (0, 2)],
-    [(10, 9), (3, 3), (3, 3), (3, 3), (3, 3), (0, 4), (1, 3), (0, 6)],
-    [(2, 13), (1, 2), (1, 2), (1, 1), (1, 1), (0, 2), (0, 2), (0, 3)],
+    [
+        (0, 0),
+        (8, 15),
+        (8, 15),
+        (6, 9),
+        (6, 9),
+        (4, 9),
+        (4, 8),
+        (0, 11),
+    ],
+    [
+        (5, 4),
+        (2, 1),
+        (2, 1),
+        (1, 1),
+        (1, 1),
+        (0, 1),
+        (0, 1),
+        (0, 2),
+    ],
+    [
+        (10, 9),
+        (3, 3),
+        (3, 3),
+        (3, 3),
+        (3, 3),
+        (0, 4),
+        (1, 3),
+        (0, 6),
+    ],
+    [
+        (2, 13),
+        (1, 2),
+        (1, 2),
+        (1, 1),
+        (1, 1),
+        (0, 2),
+        (0, 2),
+        (0, 3),
+    ],
 ];
 
-/// What a token says, packed: the decoder's one look-up.
+/// What a token says: the decoder's one look-up.
 #[derive(Clone, Copy)]
-pub(crate) struct Token(u32);
+#[repr(C, align(4))]
+pub(crate) struct Token {
+    literals: u8,
+    total: u8,
+    aux: u8,
+    flags: u8,
+}
 
 impl Token {
-    const LONG: u32 = 1 << 31;
-    const LONG_MATCH: u32 = 1 << 30;
+    /// Mode 1 or 3.
+    const ODD: u8 = 1;
+    /// Mode 2 or 3: the distance is in aux.
+    const FRESH: u8 = 2;
+    const SAME: u8 = 4;
+    const LONG: u8 = 8;
+    const LONG_MATCH: u8 = 16;
+
+    const NONE: Self = Self {
+        literals: 0,
+        total: 0,
+        aux: 0,
+        flags: 0,
+    };
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "modes are below 4, totals below 90"
+    )]
+    const fn new(mode: usize, literals: usize, total: usize, long_match: u8) -> Self {
+        let long_literals = if literals == LONG_LITERALS {
+            Self::LONG
+        } else {
+            0
+        };
+        let same = if mode == 0 { Self::SAME } else { 0 };
+        let flags = mode as u8 | same | long_literals | long_match;
+        Self {
+            literals: literals as u8,
+            total: total as u8,
+            aux: mode.saturating_sub(1) as u8,
+            flags,
+        }
+    }
 
     /// Literals before the match; 7 means "7 and an extension".
     #[inline(always)]
     pub(crate) const fn literals(self) -> usize {
-        (self.0 & 0xff) as usize
+        self.literals as usize
     }
 
     /// Literals and match together; with an extended match, only the literals.
     #[inline(always)]
     pub(crate) const fn total(self) -> usize {
-        (self.0 >> 8 & 0xff) as usize
+        self.total as usize
     }
 
+    /// Bytes of the distance in aux.
     #[inline(always)]
-    pub(crate) const fn mode(self) -> usize {
-        (self.0 >> 16 & 0xff) as usize
+    pub(crate) const fn aux(self) -> usize {
+        self.aux as usize
     }
 
-    /// There is an extension.
+    /// The mode is 1 or 3.
+    #[inline(always)]
+    pub(crate) const fn is_odd(self) -> bool {
+        self.flags & Self::ODD != 0
+    }
+
+    /// The mode is 2 or 3.
+    #[inline(always)]
+    pub(crate) const fn is_fresh(self) -> bool {
+        self.flags & Self::FRESH != 0
+    }
+
+    /// The mode is 0.
+    #[inline(always)]
+    pub(crate) const fn is_same(self) -> bool {
+        self.flags & Self::SAME != 0
+    }
+
+    /// The count of literals is an extension.
     #[inline(always)]
     pub(crate) const fn is_long(self) -> bool {
-        self.0 & Self::LONG != 0
+        self.flags & Self::LONG != 0
     }
 
     /// The match's length is an extension.
     #[inline(always)]
     pub(crate) const fn is_long_match(self) -> bool {
-        self.0 & Self::LONG_MATCH != 0
+        self.flags & Self::LONG_MATCH != 0
     }
 }
 
@@ -76,34 +169,46 @@ impl Alphabet {
     pub(crate) fn token(&self, mode: usize, literals: usize, matched: usize) -> (u8, bool) {
         let row = literals.min(LONG_LITERALS);
         let code = matched - MIN_MATCH;
-        let token = if code < DIRECT { self.encode[mode][row][code] } else { self.long[mode][row] };
+        let token = if code < DIRECT {
+            self.encode[mode][row][code]
+        } else {
+            self.long[mode][row]
+        };
         (token, token == self.long[mode][row])
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "tokens are below 256, lengths below 80; checked when this is built")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "tokens are below 256, lengths below 80; checked when this is built"
+)]
 const fn build() -> Alphabet {
-    let mut alphabet =
-        Alphabet { decode: [Token(0); 256], encode: [[[0; DIRECT]; 8]; MODES], long: [[0; 8]; MODES] };
+    let mut alphabet = Alphabet {
+        decode: [Token::NONE; 256],
+        encode: [[[0; DIRECT]; 8]; MODES],
+        long: [[0; 8]; MODES],
+    };
     let mut next = 0;
     let mut mode = 0;
     while mode < MODES {
         let mut literals = 0;
         while literals < 8 {
             let (mut aligned, mut other) = ROWS[mode][literals];
-            let long_literals = if literals == LONG_LITERALS { Token::LONG } else { 0 };
-            let packed = (literals | mode << 16) as u32 | long_literals;
-            alphabet.decode[next] = Token(packed | (literals << 8) as u32 | Token::LONG | Token::LONG_MATCH);
+            alphabet.decode[next] = Token::new(mode, literals, literals, Token::LONG_MATCH);
             alphabet.long[mode][literals] = next as u8;
             alphabet.encode[mode][literals] = [next as u8; DIRECT];
             next += 1;
             let mut matched = MIN_MATCH;
             while aligned + other > 0 {
                 let total = literals + matched;
-                let left = if total.is_multiple_of(8) && literals < LONG_LITERALS { &mut aligned } else { &mut other };
+                let left = if total.is_multiple_of(8) && literals < LONG_LITERALS {
+                    &mut aligned
+                } else {
+                    &mut other
+                };
                 if *left > 0 {
                     *left -= 1;
-                    alphabet.decode[next] = Token(packed | (total << 8) as u32);
+                    alphabet.decode[next] = Token::new(mode, literals, total, 0);
                     alphabet.encode[mode][literals][matched - MIN_MATCH] = next as u8;
                     next += 1;
                 }

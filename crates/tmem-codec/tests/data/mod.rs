@@ -1,5 +1,6 @@
 //! Seeded blocks that look like memory.
 #![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(clippy::cast_possible_truncation, reason = "test data may wrap")]
 
 /// xorshift64*: enough to make test data, and the same everywhere.
 pub(crate) struct Random(u64);
