@@ -1,1 +1,63 @@
 //! System calls of tmem, each behind a small safe face.
+//!
+//! - [`Reservation`]: a stretch of addresses that costs nothing until parts of it are committed. Tables and segments live
+//!   in reservations, so that an index turns into an address by one multiplication and never moves.
+//! - [`Memfd`]: a sealed piece of shared memory, which another process can be given.
+//! - [`resident_bytes`]: what the kernel says this process holds, to check our own ledger against.
+
+mod memfd;
+mod process;
+mod reservation;
+
+pub use memfd::Memfd;
+pub use process::{MemoryUse, resident_bytes};
+pub use reservation::{Pages, Reservation};
+
+use rustix::io::Errno;
+
+/// Bytes of a base page, the unit in which memory is committed and released.
+pub const PAGE_BYTES: usize = 4096;
+
+/// Bytes of a huge page. Reservations start on this boundary.
+pub const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// A system call failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SysError {
+    /// Address space could not be reserved.
+    #[error("cannot reserve {bytes} bytes of address space ({errno}): raise `ulimit -v`")]
+    Reserve {
+        /// Bytes asked for.
+        bytes: usize,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// Memory could not be had: the machine, the control group or the overcommit policy has no more.
+    #[error(
+        "cannot get {bytes} bytes of memory ({errno}): the machine or the memory control group is full"
+    )]
+    NoMemory {
+        /// Bytes asked for.
+        bytes: usize,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// A memfd could not be made.
+    #[error(
+        "cannot make a memfd of {bytes} bytes ({errno}): raise `ulimit -n`, or allow memfd_create"
+    )]
+    Memfd {
+        /// Bytes asked for.
+        bytes: usize,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// Memory could not be given back.
+    #[error("cannot give {bytes} bytes back to the system ({errno})")]
+    Release {
+        /// Bytes to be given back.
+        bytes: usize,
+        /// What the kernel said.
+        errno: Errno,
+    },
+}

@@ -1,0 +1,144 @@
+//! The ledger of memory.
+//!
+//! `used == segments + tables + index + scratch`, each in bytes as the kernel counts them: a segment counts from the
+//! moment its memory is taken until it is given back, whether it holds blocks or not; a table page from its first use.
+//! Everybody but the cleaner stays [`RESERVE_BYTES`] below the limit, so that the cleaner always has somewhere to copy to.
+
+use crate::units::SEGMENT_BYTES;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What only the cleaner may use: one fresh segment for each of its heads that can be full when a pass starts.
+pub(crate) const RESERVE_BYTES: usize = 2 * SEGMENT_BYTES;
+
+/// What memory is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Segments of the log.
+    Segments = 0,
+    /// Leaves, nodes and objects.
+    Tables = 1,
+    /// The hash index of objects.
+    Index = 2,
+    /// Codec scratch and contexts, and everything of fixed size.
+    Scratch = 3,
+}
+
+const USES: usize = 4;
+
+/// On whose behalf memory is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// Callers: not from the reserve.
+    Put,
+    /// The cleaner, which gives back more than it takes.
+    Cleaner,
+}
+
+/// There is no room within the budget (or in the machine).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NoRoom;
+
+/// The ledger.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    limit: AtomicUsize,
+    used: AtomicUsize,
+    by_use: [AtomicUsize; USES],
+}
+
+// Relaxed throughout: these are sums and publish nothing. Whoever takes memory gets it by other means, under a lock.
+impl Budget {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            limit: AtomicUsize::new(limit),
+            used: AtomicUsize::new(0),
+            by_use: [const { AtomicUsize::new(0) }; USES],
+        }
+    }
+
+    /// Bytes that may be used in all.
+    pub(crate) fn limit(&self) -> usize {
+        // Relaxed: see above.
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Changes the limit. What is used already may be above it.
+    pub(crate) fn set_limit(&self, limit: usize) {
+        // Relaxed: see above.
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Bytes used in all.
+    pub(crate) fn used(&self) -> usize {
+        // Relaxed: see above.
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Bytes used for one thing.
+    pub(crate) fn used_for(&self, what: Use) -> usize {
+        // Relaxed: see above.
+        self.by_use[what as usize].load(Ordering::Relaxed)
+    }
+
+    /// Bytes that a put could still take.
+    pub(crate) fn room(&self) -> usize {
+        self.limit()
+            .saturating_sub(RESERVE_BYTES)
+            .saturating_sub(self.used())
+    }
+
+    /// Takes `bytes` if they fit.
+    pub(crate) fn take(&self, bytes: usize, what: Use, claim: Claim) -> Result<(), NoRoom> {
+        let limit = match claim {
+            Claim::Put => self.limit().saturating_sub(RESERVE_BYTES),
+            Claim::Cleaner => self.limit(),
+        };
+        let fits = |used: usize| used.checked_add(bytes).filter(|total| *total <= limit);
+        // Relaxed: see above.
+        let taken = self
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
+        taken.map_err(|_| NoRoom)?;
+        // Relaxed: see above.
+        self.by_use[what as usize].fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes `bytes` whether they fit or not: what is held already and was counted too low.
+    pub(crate) fn take_anyway(&self, bytes: usize, what: Use) {
+        // Relaxed: see above.
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+        // Relaxed: see above.
+        self.by_use[what as usize].fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Gives `bytes` back.
+    pub(crate) fn give_back(&self, bytes: usize, what: Use) {
+        // Relaxed: see above.
+        let before = self.by_use[what as usize].fetch_sub(bytes, Ordering::Relaxed);
+        assert!(
+            before >= bytes,
+            "{what:?}: {bytes} bytes given back of {before}"
+        );
+        // Relaxed: see above.
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Makes the count of `what` right after it changed from `before` to `after` bytes.
+    pub(crate) fn adjust(&self, before: usize, after: usize, what: Use) {
+        if after > before {
+            self.take_anyway(after - before, what);
+        } else if before > after {
+            self.give_back(before - after, what);
+        }
+    }
+
+    /// Whether the parts make up the whole. Exact only while nothing runs.
+    pub(crate) fn is_balanced(&self) -> bool {
+        let parts: usize = [Use::Segments, Use::Tables, Use::Index, Use::Scratch]
+            .map(|u| self.used_for(u))
+            .iter()
+            .sum();
+        parts == self.used()
+    }
+}

@@ -1,0 +1,152 @@
+//! The cleaner's thread: what is done ahead of need.
+
+use super::{LAZY_GAIN, LEAST_GAIN};
+use crate::engine::Engine;
+use crate::units::SEGMENT_BYTES;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// How callers and the cleaner's thread tell each other something.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    state: Mutex<Wish>,
+    changed: Condvar,
+    /// Callers that wait for room.
+    waiting: AtomicUsize,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    #[default]
+    Nothing,
+    /// A head was opened: look around.
+    Look,
+    /// The store is closing.
+    Stop,
+}
+
+/// A caller that waits for room, for as long as this exists.
+pub(super) struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed); // Relaxed: a hint
+    }
+}
+
+impl Signal {
+    /// Something has changed that the thread may care about.
+    pub(crate) fn nudge(&self) {
+        let mut wish = self.lock();
+        if *wish == Wish::Nothing {
+            *wish = Wish::Look;
+            self.changed.notify_one();
+        }
+    }
+
+    fn stop(&self) {
+        *self.lock() = Wish::Stop;
+        self.changed.notify_one();
+    }
+
+    /// Waits for a wish. Returns false when it is to stop.
+    fn next(&self) -> bool {
+        let mut wish = self.lock();
+        while *wish == Wish::Nothing {
+            wish = self
+                .changed
+                .wait(wish)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        if *wish == Wish::Look {
+            *wish = Wish::Nothing;
+            return true;
+        }
+        false
+    }
+
+    /// Whether somebody waits for the cleaner, so that long work should be put off.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0 // Relaxed: a hint
+    }
+
+    pub(super) fn wait_for_cleaner(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Ordering::Relaxed); // Relaxed: a hint
+        Waiting(&self.waiting)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Wish> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The thread, which stops when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Background {
+    engine: Arc<Engine>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Background {
+    /// Starts it.
+    pub(crate) fn start(engine: &Arc<Engine>) -> std::io::Result<Self> {
+        let own = Arc::clone(engine);
+        let work = move || {
+            while own.signal.next() {
+                own.work_ahead();
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("tmem-cleaner".into())
+            .spawn(work)?;
+        Ok(Self {
+            engine: Arc::clone(engine),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.engine.signal.stop();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been reported by then; the store works without it.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Engine {
+    /// Readies a warm segment; compacts what is mostly dead; and when the store is nearly full, makes room for a few
+    /// heads before somebody has to wait for it.
+    fn work_ahead(&self) {
+        self.reclaim_now();
+        self.log.prepare(&self.budget);
+        let nearly_full = self.budget.room() < 4 * SEGMENT_BYTES;
+        let gain = if nearly_full { LEAST_GAIN } else { LAZY_GAIN };
+        while self.log.reclaimable_bytes() > self.budget.used_for(crate::budget::Use::Segments) / 8
+            || nearly_full
+        {
+            if self.signal.is_wanted() {
+                return;
+            }
+            let mut cleaner = self.lock_cleaner();
+            let Some(victim) = self.emptiest(gain) else {
+                break;
+            };
+            if self
+                .clean(&mut cleaner, victim, &super::Fate::Copy)
+                .is_err()
+                || self.budget.room() >= 4 * SEGMENT_BYTES
+            {
+                break;
+            }
+        }
+        if nearly_full && !self.signal.is_wanted() {
+            let mut cleaner = self.lock_cleaner();
+            // What cannot be freed now is asked for again by whoever needs it.
+            let _ = self.free_a_segment(&mut cleaner, LEAST_GAIN);
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! The walk through a victim.
+//!
+//! What the victim's headers say is believed only where an entry agrees: a block is alive if the entries that its header
+//! names refer to this very place. A header that is damaged can therefore make the walk lose its way, but not move or
+//! drop anything wrongly. A walk that has lost its way ends with live blocks left over, and the segment is set aside:
+//! its entries still work, or report what is damaged.
+
+use super::{Cleaner, Fate};
+use crate::budget::{Claim, NoRoom};
+use crate::client::PoolCore;
+use crate::engine::Engine;
+use crate::entry::{BlockRef, Entry};
+use crate::header::{HEADER_BYTES, Header};
+use crate::ops::{clear, release};
+use crate::segment::{Class, OpenSegment};
+use crate::stats::Counter;
+use crate::table::{LEAF_GRANULES, LeafRef, ObjectRef};
+use crate::units::{SegmentId, units_for};
+use std::sync::Arc;
+
+/// A live block of the victim.
+pub(super) struct Live<'a> {
+    pub(super) block: BlockRef,
+    pub(super) header: Header,
+    /// Header and payload, padded to whole units.
+    pub(super) bytes: &'a [u8],
+    pub(super) leaf: LeafRef,
+    pub(super) object: ObjectRef,
+    pub(super) pool: Arc<PoolCore>,
+    pub(super) class: Class,
+    /// The most heat of its granules.
+    pub(super) heat: u32,
+    /// Whether all granules of the block are still in use.
+    whole: bool,
+}
+
+impl Live<'_> {
+    /// Whether all granules of the block were in use when it was looked up.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    pub(super) fn payload(&self) -> &[u8] {
+        &self.bytes[HEADER_BYTES..HEADER_BYTES + self.header.stored_bytes]
+    }
+}
+
+impl Engine {
+    /// Moves everything out of `victim`, which the caller has taken, and retires it. When the reserve is used up, the
+    /// victim is put back with what is left in it.
+    pub(super) fn clean_victim(
+        &self,
+        cleaner: &mut Cleaner,
+        victim: SegmentId,
+        fate: &Fate,
+    ) -> Result<(), NoRoom> {
+        let class = self.log.segments.row(victim).word().class();
+        let bytes = self.log.segments.victim_bytes(victim);
+        let mut at = 0;
+        while let Ok(header) = Header::parse(&bytes[at..]) {
+            let block = BlockRef {
+                segment: victim,
+                place: units_for(at),
+                units: header.units(),
+                granules: header.granules(),
+                index: 0,
+            };
+            let end = (at + crate::units::unit_bytes(block.units)).min(bytes.len());
+            let cleaned = match self.look_up(cleaner, block, header, &bytes[at..end], class) {
+                Some(live) => self.clean_block(cleaner, &live, fate),
+                None => Ok(()),
+            };
+            if cleaned.is_err() || (matches!(fate, Fate::Settle(_)) && self.signal.is_wanted()) {
+                self.log.segments.row(victim).put_back();
+                return cleaned;
+            }
+            at = end;
+            if at + HEADER_BYTES > bytes.len() {
+                break;
+            }
+        }
+        if self.log.segments.row(victim).word().live() == 0 {
+            self.log.retire(victim, &self.epochs);
+        } else {
+            self.log.condemn(victim);
+        }
+        Ok(())
+    }
+
+    /// What the tables say of a block: nothing, if no entry refers to it.
+    fn look_up<'a>(
+        &self,
+        cleaner: &Cleaner,
+        block: BlockRef,
+        header: Header,
+        bytes: &'a [u8],
+        class: Class,
+    ) -> Option<Live<'a>> {
+        let leaf = self.tables.checked_leaf(header.leaf)?;
+        if header.first + block.granules > LEAF_GRANULES {
+            return None;
+        }
+        let _pin = self.epochs.pin(cleaner.context.slot);
+        let guard = self.tables.lock_leaf(leaf);
+        let object = guard.object()?;
+        let entries = (header.first..header.first + block.granules).map(|index| guard.get(index));
+        let own: Vec<Entry> = entries.filter(|entry| refers_to(*entry, block)).collect();
+        let heat = own.iter().map(|entry| entry.heat()).max()?;
+        let pool = self.pool_of(object)?;
+        let whole = own.len() == block.granules as usize;
+        Some(Live {
+            block,
+            header,
+            bytes,
+            leaf,
+            object,
+            pool,
+            class,
+            heat,
+            whole,
+        })
+    }
+
+    fn clean_block(
+        &self,
+        cleaner: &mut Cleaner,
+        live: &Live<'_>,
+        fate: &Fate,
+    ) -> Result<(), NoRoom> {
+        if Header::verify(live.bytes).is_err() {
+            self.lose(cleaner, live);
+            return Ok(());
+        }
+        let ephemeral = live.class != Class::Persistent;
+        match fate {
+            Fate::Drop(drops) if ephemeral && drops.contains(live.pool.owner.id) => {
+                if live.heat == 0 {
+                    self.evict(cleaner, live);
+                    return Ok(());
+                }
+                return self.move_block(cleaner, live, Class::Protected, live.heat - 1);
+            }
+            Fate::Settle(cold) => {
+                if self.settle(cleaner, live, *cold)? {
+                    return Ok(());
+                }
+            }
+            Fate::Drop(_) | Fate::Copy => {}
+        }
+        if live.whole {
+            self.move_block(cleaner, live, live.class, live.heat)
+        } else {
+            self.split(cleaner, live)
+        }
+    }
+
+    /// Copies a block to the cleaner's head for `class`.
+    pub(super) fn move_block(
+        &self,
+        cleaner: &mut Cleaner,
+        live: &Live<'_>,
+        class: Class,
+        heat: u32,
+    ) -> Result<(), NoRoom> {
+        let head = self.head_with(
+            &mut cleaner.copies[class as usize],
+            (class, 0),
+            live.header.stored_bytes,
+        )?;
+        let to = head.push_copy(&self.log.segments, &live.header, live.bytes);
+        head.commit(&self.log.segments);
+        self.redirect(cleaner, live, to, heat);
+        live.pool
+            .cells
+            .add(cleaner.context.slot, Counter::BlocksMoved, 1);
+        Ok(())
+    }
+
+    /// A head with room for a payload of `bytes`; a new one is settled under the generation given.
+    pub(super) fn head_with<'h>(
+        &self,
+        slot: &'h mut Option<OpenSegment>,
+        kind: (Class, u64),
+        bytes: usize,
+    ) -> Result<&'h mut OpenSegment, NoRoom> {
+        if let Some(full) = slot.take_if(|head| head.room() < bytes) {
+            self.log.seal(full);
+        }
+        match slot {
+            Some(head) => Ok(head),
+            None => Ok(slot.insert(self.log.open(kind, &self.budget, Claim::Cleaner)?)),
+        }
+    }
+
+    /// Makes the entries that still refer to the victim's block refer to its copy, which is committed. Of the copy, the
+    /// granules that nothing refers to are dead from the start.
+    pub(super) fn redirect(&self, cleaner: &Cleaner, live: &Live<'_>, to: BlockRef, heat: u32) {
+        let _pin = self.epochs.pin(cleaner.context.slot);
+        let guard = self.tables.lock_leaf(live.leaf);
+        for nth in 0..to.granules {
+            let index = live.header.first + nth;
+            let (old, new) = (guard.get(index), to.at(nth));
+            if refers_to(old, live.block) {
+                guard.set(index, Entry::block(new).with_heat(heat));
+                self.log
+                    .kill(live.block.segment, live.block.at(nth).share());
+            } else {
+                self.log.kill(new.segment, new.share());
+            }
+        }
+    }
+
+    /// Drops a block from the tables.
+    fn evict(&self, cleaner: &Cleaner, live: &Live<'_>) {
+        let granules = self.clear_block(cleaner, live);
+        live.pool
+            .cells
+            .add(cleaner.context.slot, Counter::GranulesEvicted, granules);
+    }
+
+    /// Makes the entries that still refer to the block missing. Returns how many did.
+    fn clear_block(&self, cleaner: &Cleaner, live: &Live<'_>) -> u64 {
+        let _pin = self.epochs.pin(cleaner.context.slot);
+        let guard = self.tables.lock_leaf(live.leaf);
+        let mut cleared = 0;
+        for index in live.header.first..live.header.first + live.block.granules {
+            if refers_to(guard.get(index), live.block) {
+                clear(&self.log, &live.pool, &guard, index);
+                cleared += 1;
+            }
+        }
+        let empty = guard.is_empty();
+        drop(guard);
+        if empty {
+            self.tables
+                .prune(live.object, live.leaf, &self.epochs, &self.budget);
+        }
+        cleared
+    }
+
+    /// The block is damaged: its entries say so from now on.
+    pub(super) fn lose(&self, cleaner: &Cleaner, live: &Live<'_>) {
+        let _pin = self.epochs.pin(cleaner.context.slot);
+        let guard = self.tables.lock_leaf(live.leaf);
+        let mut lost = 0;
+        for index in live.header.first..live.header.first + live.block.granules {
+            if refers_to(guard.get(index), live.block) {
+                let before = guard.set(index, Entry::LOST);
+                release(&self.log, &live.pool, before);
+                lost += 1;
+            }
+        }
+        live.pool
+            .cells
+            .add(cleaner.context.slot, Counter::GranulesLost, lost);
+    }
+}
+
+/// Whether an entry refers to a granule of `block`.
+pub(super) fn refers_to(entry: Entry, block: BlockRef) -> bool {
+    entry.as_block().is_some_and(|own| own.same_block(block))
+}

@@ -1,0 +1,232 @@
+//! The log: which segments are in use, and the way of each from free to free again.
+//!
+//! Ledger: every segment below `fresh` is in exactly one place: `free`, `warm`, `limbo` (retired), an owner's hands
+//! (open), or the table alone (sealed, victim, damaged). The memory of all but the free ones is counted in the budget.
+//!
+//! Lock: `state`. It guards the lists, not the rows, and is held for a few instructions, never over a system call but
+//! the one that makes a region. It is taken after every other lock but the slabs'.
+
+use crate::budget::{Budget, Claim, NoRoom, Use};
+use crate::epoch::{Epochs, Stamp};
+use crate::segment::{CAPACITY_SEGMENTS, Class, OpenSegment, REGION_ROWS_BYTES, Segments, State};
+use crate::units::{SEGMENT_BYTES, SEGMENT_UNITS, SegmentId, unit_bytes};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tmem_sys::SysError;
+
+/// Free segments whose memory is kept, so that a put seldom waits for the kernel to clear two megabytes.
+const WARM_SEGMENTS: usize = 2;
+
+/// The log of one store.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) segments: Segments,
+    state: Mutex<Lists>,
+    /// Seals so far.
+    seals: AtomicU64,
+    /// Units of sealed segments and victims that cleaning would win back.
+    reclaimable: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Lists {
+    free: Vec<SegmentId>,
+    warm: Vec<SegmentId>,
+    limbo: VecDeque<(Stamp, SegmentId)>,
+    /// Segments from here on were never used.
+    fresh: u32,
+}
+
+impl Log {
+    pub(crate) fn new() -> Result<Self, SysError> {
+        let state = Mutex::new(Lists::default());
+        Ok(Self {
+            segments: Segments::new()?,
+            state,
+            seals: AtomicU64::new(0),
+            reclaimable: AtomicU64::new(0),
+        })
+    }
+
+    /// Opens a segment: a warm one, or one whose memory the budget and the system have to spare. What is appended to it
+    /// is settled under the generation of policies given, or not (0).
+    pub(crate) fn open(
+        &self,
+        (class, settled): (Class, u64),
+        budget: &Budget,
+        claim: Claim,
+    ) -> Result<OpenSegment, NoRoom> {
+        let warm = self.lock().warm.pop();
+        let id = match warm {
+            Some(id) => id,
+            None => self.take_memory(budget, claim)?,
+        };
+        self.segments.row(id).open(class);
+        Ok(OpenSegment::new(id, settled))
+    }
+
+    /// Readies a warm segment ahead of need, if there is none and the budget has room for more than one.
+    pub(crate) fn prepare(&self, budget: &Budget) {
+        if self.lock().warm.is_empty() && budget.room() >= 4 * SEGMENT_BYTES {
+            if let Ok(id) = self.take_memory(budget, Claim::Put) {
+                self.segments.row(id).prepare();
+                self.lock().warm.push(id);
+            }
+        }
+    }
+
+    /// Takes a free segment and memory for it.
+    fn take_memory(&self, budget: &Budget, claim: Claim) -> Result<SegmentId, NoRoom> {
+        budget.take(SEGMENT_BYTES, Use::Segments, claim)?;
+        let taken = self.take_free(budget).and_then(|id| {
+            self.segments.populate(id).map_err(|_| {
+                self.lock().free.push(id);
+                NoRoom
+            })?;
+            Ok(id)
+        });
+        if taken.is_err() {
+            budget.give_back(SEGMENT_BYTES, Use::Segments);
+        }
+        taken
+    }
+
+    fn take_free(&self, budget: &Budget) -> Result<SegmentId, NoRoom> {
+        let mut lists = self.lock();
+        if let Some(id) = lists.free.pop() {
+            return Ok(id);
+        }
+        if lists.fresh == CAPACITY_SEGMENTS {
+            return Err(NoRoom);
+        }
+        let id = SegmentId(lists.fresh);
+        if self.segments.add_region(id).map_err(|_| NoRoom)? {
+            budget.take_anyway(REGION_ROWS_BYTES, Use::Tables);
+        }
+        lists.fresh += 1;
+        Ok(id)
+    }
+
+    /// Seals what `open` holds. One that nothing was written to becomes warm again instead.
+    pub(crate) fn seal(&self, mut open: OpenSegment) {
+        open.rewind();
+        if open.is_empty() {
+            self.segments.row(open.id).abandon();
+            self.lock().warm.push(open.id);
+            return;
+        }
+        // Relaxed: a counter.
+        let nth = self.seals.fetch_add(1, Ordering::Relaxed);
+        let word = self.segments.row(open.id).seal(nth, open.settled);
+        // Relaxed: a hint of how much cleaning would bring.
+        self.reclaimable
+            .fetch_add(u64::from(word.reclaimable()), Ordering::Relaxed);
+    }
+
+    /// An entry has let go of `units` of a segment.
+    pub(crate) fn kill(&self, segment: SegmentId, units: u32) {
+        let state = self.segments.row(segment).kill(units);
+        if matches!(state, State::Sealed | State::Victim) {
+            // Relaxed: a hint of how much cleaning would bring.
+            self.reclaimable
+                .fetch_add(u64::from(units), Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes that cleaning could win back, if it copied everything.
+    pub(crate) fn reclaimable_bytes(&self) -> usize {
+        // Relaxed: a hint.
+        let units = self.reclaimable.load(Ordering::Relaxed);
+        usize::try_from(units).unwrap_or(usize::MAX) * unit_bytes(1)
+    }
+
+    /// Retires a victim whose blocks have all been moved or dropped.
+    pub(crate) fn retire(&self, victim: SegmentId, epochs: &Epochs) {
+        self.segments.row(victim).retire();
+        self.uncount(SEGMENT_UNITS);
+        let stamp = epochs.stamp();
+        self.lock().limbo.push_back((stamp, victim));
+    }
+
+    /// Sets a victim aside whose blocks cannot be walked.
+    pub(crate) fn condemn(&self, victim: SegmentId) {
+        let row = self.segments.row(victim);
+        row.condemn();
+        self.uncount(row.word().reclaimable());
+    }
+
+    fn uncount(&self, units: u32) {
+        // Relaxed: a hint.
+        let before = self
+            .reclaimable
+            .fetch_sub(u64::from(units), Ordering::Relaxed);
+        debug_assert!(before >= u64::from(units));
+    }
+
+    /// Makes retired segments usable again whose readers are gone, and gives the memory of all but a few back to the
+    /// system. Returns how many became usable.
+    pub(crate) fn reclaim(&self, epochs: &Epochs, budget: &Budget) -> usize {
+        let mut count = 0;
+        loop {
+            let mut lists = self.lock();
+            let Some((stamp, id)) = lists.limbo.front().copied() else {
+                break;
+            };
+            if !epochs.passed(stamp) {
+                break;
+            }
+            lists.limbo.pop_front();
+            self.segments.row(id).warm();
+            lists.warm.push(id);
+            count += 1;
+            drop(lists);
+            self.cool(WARM_SEGMENTS, budget);
+        }
+        count
+    }
+
+    /// Whether a segment can be opened without taking memory.
+    pub(crate) fn has_warm(&self) -> bool {
+        !self.lock().warm.is_empty()
+    }
+
+    /// Seals so far: the next segment to be sealed is this one.
+    pub(crate) fn seals(&self) -> u64 {
+        // Relaxed: a counter.
+        self.seals.load(Ordering::Relaxed)
+    }
+
+    /// Whether segments wait for their readers.
+    pub(crate) fn has_limbo(&self) -> bool {
+        !self.lock().limbo.is_empty()
+    }
+
+    /// Gives the memory of warm segments back to the system until `keep` are left.
+    pub(crate) fn cool(&self, keep: usize, budget: &Budget) {
+        loop {
+            let mut lists = self.lock();
+            if lists.warm.len() <= keep {
+                return;
+            }
+            let Some(id) = lists.warm.pop() else { return };
+            drop(lists);
+            if self.segments.release(id).is_err() {
+                self.lock().warm.push(id);
+                return;
+            }
+            self.segments.row(id).free();
+            budget.give_back(SEGMENT_BYTES, Use::Segments);
+            self.lock().free.push(id);
+        }
+    }
+
+    /// Every segment that was ever used.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = SegmentId> + use<> {
+        (0..self.lock().fresh).map(SegmentId)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lists> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,138 @@
+//! The slow check of everything against everything.
+
+use crate::client::Persistence;
+use crate::engine::Engine;
+use crate::entry::{Entry, EntryKind};
+use crate::header::Header;
+use crate::segment::State;
+use crate::table::{LEAF_GRANULES, PoolId};
+use crate::units::SegmentId;
+use std::collections::HashMap;
+
+/// What a walk through all tables found.
+#[derive(Debug, Default)]
+pub(crate) struct Census {
+    pub(crate) granules: u64,
+    /// Units by pool.
+    units: HashMap<PoolId, u64>,
+    /// Granules by pool.
+    by_pool: HashMap<PoolId, u64>,
+    live: HashMap<SegmentId, u64>,
+}
+
+impl Engine {
+    /// Walks all tables and adds up what entries refer to.
+    pub(crate) fn census(&self) -> Census {
+        let mut census = Census::default();
+        let context = self.contexts.take(&self.budget);
+        let pin = self.epochs.pin(context.slot);
+        self.tables.for_each_leaf(|leaf, guard| {
+            let Some(object) = guard.object() else { return };
+            let pool = self.tables.pool_of(object);
+            for index in 0..LEAF_GRANULES {
+                let entry = guard.get(index);
+                census.add(pool, entry);
+                if let Some(block) = entry.as_block() {
+                    let bytes = self.log.segments.block(block, &pin).map(Header::parse);
+                    if let Some(Ok(header)) = bytes {
+                        let owner = (header.leaf, header.first + block.index);
+                        assert_eq!(
+                            owner,
+                            (leaf.0, index),
+                            "a block's owner is the entry that refers to it"
+                        );
+                        assert_eq!(
+                            (header.units(), header.granules()),
+                            (block.units, block.granules),
+                            "sizes agree"
+                        );
+                    }
+                }
+            }
+        });
+        census
+    }
+
+    /// See [`crate::Store::validate`].
+    pub(crate) fn validate(&self) {
+        let _cleaner = self.lock_cleaner();
+        let census = self.census();
+        let mut reclaimable = 0;
+        for id in self.log.ids() {
+            let word = self.log.segments.row(id).word();
+            let live = census.live.get(&id).copied().unwrap_or(0);
+            assert_eq!(
+                u64::from(word.live()),
+                live,
+                "live units of {id:?} ({:?})",
+                word.state()
+            );
+            assert!(word.live() <= word.filled(), "{id:?}: {word:?}");
+            if word.state() == State::Sealed {
+                reclaimable += crate::units::unit_bytes(word.reclaimable());
+            }
+        }
+        assert_eq!(
+            self.log.reclaimable_bytes(),
+            reclaimable,
+            "what cleaning could win back"
+        );
+        for account in self.registry.clients() {
+            let (mut charged, mut ephemeral) = (0, 0);
+            for pool in account
+                .pools
+                .read()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .values()
+            {
+                if pool.owner.id != account.id {
+                    continue;
+                }
+                let units = census.units.get(&pool.id).copied().unwrap_or(0);
+                charged += units;
+                ephemeral += if pool.persistence == Persistence::Ephemeral {
+                    units
+                } else {
+                    0
+                };
+                let granules = census.by_pool.get(&pool.id).copied().unwrap_or(0);
+                pool.cells
+                    .sum()
+                    .check(granules)
+                    .unwrap_or_else(|broken| panic!("pool {:?}: {broken}", pool.id));
+            }
+            assert_eq!(
+                account.charged_units(),
+                charged,
+                "the account of {:?}",
+                account.name
+            );
+            assert_eq!(
+                account.ephemeral_units(),
+                ephemeral,
+                "the ephemeral account of {:?}",
+                account.name
+            );
+        }
+        assert!(
+            self.budget.is_balanced(),
+            "the budget's parts make up the whole: {:?}",
+            self.budget
+        );
+    }
+}
+
+impl Census {
+    fn add(&mut self, pool: PoolId, entry: Entry) {
+        match entry.kind() {
+            EntryKind::Missing => return,
+            EntryKind::Filled(_) | EntryKind::Lost => {}
+            EntryKind::Block(block) => {
+                *self.live.entry(block.segment).or_default() += u64::from(block.share());
+                *self.units.entry(pool).or_default() += u64::from(block.share());
+            }
+        }
+        self.granules += 1;
+        *self.by_pool.entry(pool).or_default() += 1;
+    }
+}

@@ -1,0 +1,115 @@
+//! The plain life of data in a store.
+
+use tmem::{Cleaning, ClientOptions, Outcome, Policy, Pool, PoolOptions, Store, StoreOptions};
+
+fn store(budget: usize) -> Store {
+    Store::new(StoreOptions {
+        budget_bytes: budget,
+        cleaning: Cleaning::OnDemand,
+    })
+    .unwrap()
+}
+
+fn pool(store: &Store, options: PoolOptions) -> Pool {
+    store
+        .client(ClientOptions::named("test"))
+        .create_pool(options)
+        .unwrap()
+}
+
+/// A page that compresses to about a quarter and is like no other.
+fn page(seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    (0..4096u64)
+        .map(|at| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            if at % 4 == 0 {
+                u8::try_from(state & 255).unwrap()
+            } else {
+                u8::try_from(at / 4 % 7).unwrap()
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn what_was_put_is_got_in_every_policy_and_size() {
+    for policy in [Policy::Fast, Policy::Balanced, Policy::Dense] {
+        let store = store(64 << 20);
+        let pool = pool(&store, PoolOptions::persistent().policy(policy));
+        for granules in [1, 2, 3, 16, 33, 512] {
+            let data: Vec<u8> = (0..granules).flat_map(page).collect();
+            for ragged in [0, 1, 7, 4095] {
+                let data = &data[..data.len() - ragged];
+                assert_eq!(pool.put(granules, 40960, data), Outcome::Stored);
+                let mut back = vec![1; data.len()];
+                assert_eq!(pool.get(granules, 40960, &mut back), Outcome::Filled);
+                assert!(back == data);
+                let mut tail = vec![1; data.len() + ragged - 3];
+                assert_eq!(pool.get(granules, 40963, &mut tail), Outcome::Filled);
+                let rest = data.get(3..).unwrap_or(&[]);
+                assert!(
+                    tail[..rest.len()] == *rest && tail[rest.len()..].iter().all(|byte| *byte == 0)
+                );
+            }
+        }
+        store.validate();
+        store.settle_all();
+        store.validate();
+        for granules in [1, 2, 3, 16, 33, 512] {
+            let data: Vec<u8> = (0..granules).flat_map(page).collect();
+            let mut back = vec![1; data.len() - 4095];
+            assert_eq!(pool.get(granules, 40960, &mut back), Outcome::Filled);
+            assert!(back == data[..data.len() - 4095]);
+        }
+        assert_eq!(pool.flush_object(512), Outcome::Flushed { granules: 512 });
+        assert_eq!(pool.get(512, 40960, &mut [0; 10]), Outcome::Missing);
+        store.validate();
+    }
+}
+
+#[test]
+fn a_full_store_rejects_and_keeps_what_it_accepted() {
+    let store = store(32 << 20);
+    let pool = pool(&store, PoolOptions::persistent());
+    let mut stored = Vec::new();
+    for at in 0..40_000u64 {
+        match pool.put(1, at * 4096, &page(at)) {
+            Outcome::Stored => stored.push(at),
+            Outcome::Rejected(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(
+        stored.len() > 10_000 && stored.len() < 40_000,
+        "{} stored",
+        stored.len()
+    );
+    assert!(store.memory().used <= 32 << 20);
+    store.validate();
+    for at in &stored {
+        let mut back = [0; 4096];
+        assert_eq!(pool.get(1, at * 4096, &mut back), Outcome::Filled);
+        assert!(back[..] == page(*at));
+    }
+}
+
+#[test]
+fn an_ephemeral_pool_makes_room_for_what_is_new() {
+    let store = store(32 << 20);
+    let pool = pool(&store, PoolOptions::ephemeral());
+    for at in 0..40_000u64 {
+        assert_eq!(
+            pool.put(1, at * 4096, &page(at)),
+            Outcome::Stored,
+            "put {at}"
+        );
+    }
+    let mut back = [0; 4096];
+    assert_eq!(pool.get(1, 39_999 * 4096, &mut back), Outcome::Filled);
+    assert_eq!(pool.get(1, 0, &mut back), Outcome::Missing);
+    assert!(pool.stats().granules_evicted > 0);
+    store.validate();
+}
