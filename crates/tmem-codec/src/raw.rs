@@ -42,17 +42,6 @@ pub(crate) unsafe fn load16(src: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(unsafe { place.cast::<[u8; 2]>().read() })
 }
 
-/// The byte at `at`.
-///
-/// # Safety
-/// `at < src.len()`.
-#[inline(always)]
-pub(crate) unsafe fn load8(src: &[u8], at: usize) -> u8 {
-    debug_assert!(at < src.len());
-    // SAFETY: inside by the contract.
-    unsafe { *src.get_unchecked(at) }
-}
-
 /// Writes 8 bytes at `at`, little end first.
 ///
 /// # Safety

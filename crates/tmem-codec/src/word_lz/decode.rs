@@ -4,7 +4,7 @@ use super::tokens::{ALPHABET, LONG_LITERALS, MIN_MATCH, Token};
 use super::{FIRST_DISTANCES, HEADER, MIN_DISTANCE};
 use crate::codec::Corrupt;
 use crate::lz4::copy_match;
-use crate::raw::{copy16, load8, load16, load64, store64};
+use crate::raw::{copy16, load16, load64, store64};
 
 /// Where the decoder stands in each stream.
 #[derive(Clone, Copy)]
@@ -18,7 +18,7 @@ struct Cursor {
 impl Cursor {
     /// The distance of the next match, `pair` being the next two bytes of aux. Without branches.
     #[inline(always)]
-    fn distance(&mut self, token: Token, pair: usize) -> usize {
+    fn distance(&mut self, token: &Token, pair: usize) -> usize {
         let [newest, older] = self.distances;
         let fresh = if token.is_odd() {
             pair
@@ -32,18 +32,6 @@ impl Cursor {
         distance
     }
 }
-
-/// The low `n` bytes (`n < 8`) set.
-const MASKS: [u64; 8] = [
-    0,
-    0xff,
-    0xffff,
-    0xff_ffff,
-    0xffff_ffff,
-    0xff_ffff_ffff,
-    0xffff_ffff_ffff,
-    0xff_ffff_ffff_ffff,
-];
 
 /// Decompresses `src` into exactly `dst`.
 pub(crate) fn decode(src: &[u8], dst: &mut [u8]) -> Result<(), Corrupt> {
@@ -59,11 +47,11 @@ pub(crate) fn decode(src: &[u8], dst: &mut [u8]) -> Result<(), Corrupt> {
     };
     let mut left = tokens;
     loop {
-        left = fast(src, dst, left, &mut at);
+        left = fast(src, dst, left, &mut at)?;
         let Some((&token, rest)) = left.split_first() else {
             break;
         };
-        sequence(src, dst, &mut at, ALPHABET.decode[usize::from(token)])?;
+        sequence(src, dst, &mut at, &ALPHABET.decode[usize::from(token)])?;
         left = rest;
     }
     let rest = src.get(at.literal..literals_end).ok_or(Corrupt)?;
@@ -75,78 +63,136 @@ pub(crate) fn decode(src: &[u8], dst: &mut [u8]) -> Result<(), Corrupt> {
     Ok(())
 }
 
+/// How many tokens without extensions can be decoded without a look at the ends of the source: each takes at most 8
+/// literals and 2 bytes of aux. One extension's byte more is kept in reserve.
+#[inline(always)]
+fn safe_tokens(src: &[u8], literal: usize, aux: usize) -> usize {
+    let literals = src.len().saturating_sub(literal) / 8;
+    let aux = src.len().saturating_sub(aux + 1) / 2;
+    literals.min(aux)
+}
+
+/// Bytes that are copied for every token, whatever its length.
+const ALWAYS: usize = 24;
+
 /// Decodes tokens while there is room for whole chunks on all sides, and no count takes three bytes; what it leaves.
 #[inline(always)]
-fn fast<'a>(src: &[u8], dst: &mut [u8], tokens: &'a [u8], at: &mut Cursor) -> &'a [u8] {
-    if at.to < MIN_DISTANCE || dst.len() < 32 || src.len() < 32 {
-        return tokens;
+fn fast<'a>(
+    src: &[u8],
+    dst: &mut [u8],
+    tokens: &'a [u8],
+    at: &mut Cursor,
+) -> Result<&'a [u8], Corrupt> {
+    if at.to < MIN_DISTANCE || dst.len() < ALWAYS {
+        return Ok(tokens);
     }
-    let (source_limit, to_limit) = (src.len() - 16, dst.len() - 16);
-    let mut cursor = *at;
+    let to_limit = dst.len() - ALWAYS;
+    let Cursor {
+        mut literal,
+        mut aux,
+        mut to,
+        distances: [mut newest, mut older],
+    } = *at;
     let mut done = 0;
-    while done < tokens.len() {
-        let token = ALPHABET.decode[usize::from(tokens[done])];
-        let mut next = cursor;
-        let mut literals = token.literals();
+    let mut safe = safe_tokens(src, literal, aux).min(tokens.len());
+    while done < safe {
+        let token = &ALPHABET.decode[usize::from(tokens[done])];
         let mut total = token.total();
-        if (next.literal > source_limit) | (next.aux > source_limit) {
-            break;
-        }
         if token.is_long() {
-            // SAFETY: aux + 16 <= src.len().
-            let count = usize::from(unsafe { load8(src, next.aux) });
-            next.aux += 1;
-            literals += count;
-            let room = (next.literal + literals <= source_limit) & (next.to + literals <= to_limit);
-            if count == 255 || !room {
+            let Some(long) = Long::read(src, token, literal, aux) else {
+                break;
+            };
+            if to + long.literals + long.total > to_limit {
                 break;
             }
-            copy_literals(src, next.literal, dst, next.to, literals);
-            next.literal += literals;
-            next.to += literals;
-            total -= LONG_LITERALS;
-            literals = 0;
-        }
-        // SAFETY: aux was 16 bytes before the end and has moved by at most 1.
-        let pair = usize::from(unsafe { load16(src, next.aux) });
-        let distance = next.distance(token, pair);
-        if token.is_long_match() {
-            // SAFETY: aux was 16 bytes before the end and has moved by at most 3.
-            let count = usize::from(unsafe { load8(src, next.aux) });
-            next.aux += 1;
-            total += MIN_MATCH + count;
-            if count == 255 {
-                break;
+            if long.literals > 0 {
+                copy_literals(src, literal, dst, to, long.literals);
+                literal += long.literals;
+                to += long.literals;
+                aux += 1;
             }
-        }
-        let to = next.to;
-        // With to >= 8, which was so at the start, the first of these says 8 <= distance <= to.
-        if (distance.wrapping_sub(MIN_DISTANCE) > to - MIN_DISTANCE) | (to + total > to_limit) {
+            total = long.total;
+        } else if to + total > to_limit {
             break;
         }
-        // SAFETY: literal + 8 <= src.len().
-        let fresh = unsafe { load64(src, next.literal) };
-        // SAFETY: distance <= to, and to + 16 <= dst.len().
-        let old = unsafe { load64(dst, to - distance) };
-        let word = old ^ (old ^ fresh) & MASKS[literals & 7];
-        // SAFETY: to + 16 <= dst.len().
-        unsafe { store64(dst, to, word) }
-        copy_word(dst, to + 8, distance);
-        if total > 16 {
-            // to + total + 16 <= dst.len(), so this ends inside.
-            copy_word(dst, to + 16, distance);
-            copy_word(dst, to + 24, distance);
-            if total > 32 {
-                copy_chunks(dst, to + 32, distance, to + total);
+        // SAFETY: fewer than `safe` tokens were decoded since it was computed, so aux + 2 <= src.len(), even if this
+        // token took the byte in reserve.
+        let pair = usize::from(unsafe { load16(src, aux) });
+        let fresh = if token.is_odd() {
+            pair
+        } else {
+            ((pair & 255) + 1) * 8
+        };
+        let again = if token.is_odd() { older } else { newest };
+        older = if token.is_same() { older } else { newest };
+        newest = if token.is_fresh() { fresh } else { again };
+        aux += token.aux();
+        // With to >= 8, which was so at the start, this says 8 <= newest <= to.
+        if newest.wrapping_sub(MIN_DISTANCE) > to - MIN_DISTANCE {
+            return Err(Corrupt);
+        }
+        // SAFETY: as for aux: literal + 8 <= src.len(); `Long::read` has seen to it after its own literals.
+        let fresh = unsafe { load64(src, literal) };
+        // SAFETY: newest <= to, and to + 24 <= dst.len().
+        let old = unsafe { load64(dst, to - newest) };
+        // SAFETY: to + total + 24 <= dst.len().
+        unsafe { store64(dst, to, old ^ (old ^ fresh) & token.mask) }
+        copy_word(dst, to + 8, newest);
+        copy_word(dst, to + 16, newest);
+        if total > ALWAYS {
+            copy_chunks(dst, to + ALWAYS, newest, to + total);
+        }
+        literal += token.literals();
+        to += total;
+        done += 1;
+        if token.is_long() {
+            aux += usize::from(token.has_long_match());
+            safe = done + safe_tokens(src, literal, aux).min(tokens.len() - done);
+        }
+    }
+    *at = Cursor {
+        literal,
+        aux,
+        to,
+        distances: [newest, older],
+    };
+    Ok(&tokens[done..])
+}
+
+/// The counts of a token with extensions of one byte each.
+struct Long {
+    /// Literals, if their count is an extension, else 0.
+    literals: usize,
+    /// What is left of the token: the match, and literals that are not in the other count.
+    total: usize,
+}
+
+impl Long {
+    /// `None` if a count takes more than a byte, or the literals are not 16 bytes from the source's end.
+    #[inline(always)]
+    fn read(src: &[u8], token: &Token, literal: usize, aux: usize) -> Option<Self> {
+        let mut long = Self {
+            literals: 0,
+            total: token.total(),
+        };
+        let mut match_count_at = aux + token.aux();
+        if token.has_long_literals() {
+            let count = usize::from(*src.get(aux)?);
+            match_count_at += 1;
+            long.literals = LONG_LITERALS + count;
+            if count == 255 || literal + long.literals + 16 > src.len() {
+                return None;
             }
         }
-        next.literal += literals;
-        next.to += total;
-        cursor = next;
-        done += 1;
+        if token.has_long_match() {
+            let count = usize::from(*src.get(match_count_at)?);
+            long.total += MIN_MATCH + count;
+            if count == 255 {
+                return None;
+            }
+        }
+        Some(long)
     }
-    *at = cursor;
-    &tokens[done..]
 }
 
 /// Copies literals in chunks of 16. The callers have 16 bytes to spare on both sides.
@@ -196,15 +242,15 @@ fn copy_chunks(dst: &mut [u8], mut to: usize, distance: usize, end: usize) {
 
 /// One token with every step checked: the ends of the block.
 #[inline(never)]
-fn sequence(src: &[u8], dst: &mut [u8], at: &mut Cursor, token: Token) -> Result<(), Corrupt> {
+fn sequence(src: &[u8], dst: &mut [u8], at: &mut Cursor, token: &Token) -> Result<(), Corrupt> {
     let mut literals = token.literals();
     let mut matched = token.total() - literals;
-    if literals == LONG_LITERALS {
-        literals += extension(src, &mut at.aux)?;
+    if token.has_long_literals() {
+        literals = LONG_LITERALS + extension(src, &mut at.aux)?;
     }
     let byte = |place: usize| src.get(place).copied().map_or(0, usize::from);
     let distance = at.distance(token, byte(at.aux) | byte(at.aux + 1) << 8);
-    if token.is_long_match() {
+    if token.has_long_match() {
         matched = MIN_MATCH + extension(src, &mut at.aux)?;
     }
     let bytes = src.get(at.literal..at.literal + literals).ok_or(Corrupt)?;
@@ -213,6 +259,9 @@ fn sequence(src: &[u8], dst: &mut [u8], at: &mut Cursor, token: Token) -> Result
         .copy_from_slice(bytes);
     at.literal += literals;
     at.to += literals;
+    if matched == 0 {
+        return Ok(());
+    }
     if distance < MIN_DISTANCE {
         return Err(Corrupt);
     }

@@ -1,13 +1,13 @@
 //! The encoder. The source may change under it: every length is bounded by positions, as in `lz4`.
 
-use super::tokens::{ALPHABET, LONG_LITERALS, MIN_MATCH};
+use super::tokens::{ALPHABET, EIGHT_LITERALS, LONG_LITERALS, MIN_MATCH};
 use super::{FIRST_DISTANCES, HEADER, MIN_DISTANCE};
 use crate::MAX_BLOCK;
 use crate::lz4::{TABLE_LEN, common_len, table_bits};
 use crate::raw::{copy16, load32, load64, store64};
 
-/// A token covers at least a match.
-const TOKENS_MAX: usize = MAX_BLOCK / MIN_MATCH;
+/// A token covers at least a match, or 8 literals.
+const TOKENS_MAX: usize = MAX_BLOCK / MIN_MATCH + 1;
 /// Two bytes for a match of 4 is the most that aux takes per byte of the block.
 const AUX_MAX: usize = MAX_BLOCK / 2 + 16;
 /// Shorter blocks are not worth a header.
@@ -93,7 +93,7 @@ impl Output<'_> {
         Some(())
     }
 
-    /// One token: the literals from `anchor` to `start`, then the match from `start` to `end`.
+    /// One or two tokens: the literals from `anchor` to `start`, then the match from `start` to `end`.
     #[inline(always)]
     fn sequence(
         &mut self,
@@ -103,19 +103,27 @@ impl Output<'_> {
         end: usize,
         distance: usize,
     ) -> Option<()> {
-        let literals = start - anchor;
+        let mut literals = start - anchor;
         self.literals(src, anchor, start)?;
         if literals >= LONG_LITERALS {
             self.extension(literals - LONG_LITERALS);
+        } else if literals >= 8 {
+            self.token(EIGHT_LITERALS);
+            literals -= 8;
         }
         let mode = self.distance(distance);
         let (token, long) = ALPHABET.token(mode, literals, end - start);
         if long {
             self.extension(end - start - MIN_MATCH);
         }
+        self.token(token);
+        Some(())
+    }
+
+    #[inline(always)]
+    fn token(&mut self, token: u8) {
         self.streams.tokens[self.tokens_len] = token;
         self.tokens_len += 1;
-        Some(())
     }
 
     /// The mode for a distance.
@@ -256,7 +264,7 @@ pub(crate) fn encode(
         at = found.at + STEP;
         while let Some(found) = next {
             let (start, end) = extend(src, anchor, found);
-            if found.distance > anchor && start - anchor < LONG_LITERALS {
+            if found.distance > anchor + merged_from(start - anchor) {
                 break;
             }
             out.sequence(src, anchor, start, end, found.distance)?;
@@ -266,6 +274,16 @@ pub(crate) fn encode(
         }
     }
     out.finish(src, anchor)
+}
+
+/// Of the literals before a match, how many are copied before the rest is merged with the match's first word.
+#[inline(always)]
+fn merged_from(literals: usize) -> usize {
+    if literals < LONG_LITERALS {
+        literals & 8
+    } else {
+        literals
+    }
 }
 
 /// Looks for 4 bytes seen before, at `at` and then further and further on; `None` at the end of the block.
