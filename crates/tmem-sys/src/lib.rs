@@ -33,9 +33,7 @@ pub enum SysError {
         errno: Errno,
     },
     /// Memory could not be had: the machine, the control group or the overcommit policy has no more.
-    #[error(
-        "cannot get {bytes} bytes of memory ({errno}): the machine or the memory control group is full"
-    )]
+    #[error("cannot get {bytes} bytes of memory ({errno}): the machine or the memory control group is full")]
     NoMemory {
         /// Bytes asked for.
         bytes: usize,
@@ -43,9 +41,7 @@ pub enum SysError {
         errno: Errno,
     },
     /// A memfd could not be made.
-    #[error(
-        "cannot make a memfd of {bytes} bytes ({errno}): raise `ulimit -n`, or allow memfd_create"
-    )]
+    #[error("cannot make a memfd of {bytes} bytes ({errno}): raise `ulimit -n`, or allow memfd_create")]
     Memfd {
         /// Bytes asked for.
         bytes: usize,

@@ -18,11 +18,9 @@ impl Memfd {
     /// [`SysError::Memfd`] when the process is out of descriptors or may not make one.
     pub fn sealed(name: &str, len: usize) -> Result<Self, SysError> {
         let failed = |errno| SysError::Memfd { bytes: len, errno };
-        let fd =
-            memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(failed)?;
+        let fd = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(failed)?;
         ftruncate(&fd, len as u64).map_err(failed)?;
-        fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
-            .map_err(failed)?;
+        fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).map_err(failed)?;
         Ok(Self { fd, len })
     }
 

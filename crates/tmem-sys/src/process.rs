@@ -29,23 +29,9 @@ pub fn resident_bytes() -> io::Result<MemoryUse> {
     let field = |name: &str| {
         status
             .lines()
-            .find_map(|line| {
-                line.strip_prefix(name)?
-                    .trim()
-                    .strip_suffix(" kB")?
-                    .parse::<usize>()
-                    .ok()
-            })
+            .find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse::<usize>().ok())
             .map(|kib| kib * 1024)
-            .ok_or_else(|| {
-                io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("no {name} in /proc/self/status"),
-                )
-            })
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("no {name} in /proc/self/status")))
     };
-    Ok(MemoryUse {
-        anonymous: field("RssAnon:")?,
-        shared: field("RssShmem:")?,
-    })
+    Ok(MemoryUse { anonymous: field("RssAnon:")?, shared: field("RssShmem:")? })
 }

@@ -41,30 +41,17 @@ impl Reservation {
     /// # Errors
     /// [`SysError::Reserve`] when the process may not have so many addresses.
     pub fn new(len: usize) -> Result<Self, SysError> {
-        assert!(
-            len > 0 && len.is_multiple_of(HUGE_PAGE_BYTES),
-            "a reservation is whole huge pages: {len}"
-        );
+        assert!(len > 0 && len.is_multiple_of(HUGE_PAGE_BYTES), "a reservation is whole huge pages: {len}");
         let mapped_len = len + HUGE_PAGE_BYTES;
-        let failed = |errno| SysError::Reserve {
-            bytes: mapped_len,
-            errno,
-        };
+        let failed = |errno| SysError::Reserve { bytes: mapped_len, errno };
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new mapping at an address that the kernel chooses touches nothing that exists.
-        let start = unsafe {
-            rustix::mm::mmap_anonymous(core::ptr::null_mut(), mapped_len, ProtFlags::empty(), flags)
-        };
-        let start = NonNull::new(start.map_err(failed)?.cast::<u8>())
-            .ok_or_else(|| failed(Errno::NOMEM))?;
+        let start = unsafe { rustix::mm::mmap_anonymous(core::ptr::null_mut(), mapped_len, ProtFlags::empty(), flags) };
+        let start = NonNull::new(start.map_err(failed)?.cast::<u8>()).ok_or_else(|| failed(Errno::NOMEM))?;
         let slack = start.as_ptr().align_offset(HUGE_PAGE_BYTES);
         // SAFETY: slack < HUGE_PAGE_BYTES, and the mapping is that much longer than len.
         let base = unsafe { start.add(slack) };
-        Ok(Self {
-            base,
-            len,
-            mapped: (start, mapped_len),
-        })
+        Ok(Self { base, len, mapped: (start, mapped_len) })
     }
 
     /// The first address.
@@ -102,12 +89,7 @@ impl Reservation {
     ///
     /// # Panics
     /// When the memfd's size is not that of the range.
-    pub fn commit_shared(
-        &self,
-        range: Range<usize>,
-        memfd: &Memfd,
-        pages: Pages,
-    ) -> Result<(), SysError> {
+    pub fn commit_shared(&self, range: Range<usize>, memfd: &Memfd, pages: Pages) -> Result<(), SysError> {
         assert_eq!(range.len(), memfd.len(), "a memfd is mapped whole");
         let bytes = range.len();
         let address = self.address(&range);
@@ -178,11 +160,7 @@ impl Reservation {
 
     /// The address of a range, which is asserted to be whole pages of this reservation.
     fn address(&self, range: &Range<usize>) -> *mut c_void {
-        assert!(
-            range.start < range.end && range.end <= self.len,
-            "{range:?} is not within {} bytes",
-            self.len
-        );
+        assert!(range.start < range.end && range.end <= self.len, "{range:?} is not within {} bytes", self.len);
         assert!(
             range.start.is_multiple_of(PAGE_BYTES) && range.end.is_multiple_of(PAGE_BYTES),
             "{range:?}: whole pages"
@@ -197,10 +175,7 @@ impl Drop for Reservation {
         let (start, len) = self.mapped;
         // SAFETY: the mapping is ours, and whoever holds pointers into it borrows or owns the reservation.
         let unmapped = unsafe { rustix::mm::munmap(start.as_ptr().cast(), len) };
-        debug_assert!(
-            unmapped.is_ok(),
-            "munmap of our own mapping failed: {unmapped:?}"
-        );
+        debug_assert!(unmapped.is_ok(), "munmap of our own mapping failed: {unmapped:?}");
     }
 }
 
@@ -220,17 +195,9 @@ mod tests {
     #[test]
     fn private_memory_reads_as_zero_after_release() {
         let reservation = Reservation::new(4 * HUGE_PAGE_BYTES).unwrap();
-        assert!(
-            reservation
-                .base()
-                .as_ptr()
-                .addr()
-                .is_multiple_of(HUGE_PAGE_BYTES)
-        );
+        assert!(reservation.base().as_ptr().addr().is_multiple_of(HUGE_PAGE_BYTES));
         let range = HUGE_PAGE_BYTES..2 * HUGE_PAGE_BYTES;
-        reservation
-            .commit_private(range.clone(), Pages::Huge)
-            .unwrap();
+        reservation.commit_private(range.clone(), Pages::Huge).unwrap();
         let cell = byte(&reservation, HUGE_PAGE_BYTES + 77);
         cell.store(7, core::sync::atomic::Ordering::Relaxed); // one thread: nothing to order
         // SAFETY: only `cell`, an atomic, refers to the range.
@@ -244,9 +211,7 @@ mod tests {
         let reservation = Reservation::new(16 * HUGE_PAGE_BYTES).unwrap();
         let memfd = Memfd::sealed("tmem-test", 16 * HUGE_PAGE_BYTES).unwrap();
         let range = 0..16 * HUGE_PAGE_BYTES;
-        reservation
-            .commit_shared(range.clone(), &memfd, Pages::Huge)
-            .unwrap();
+        reservation.commit_shared(range.clone(), &memfd, Pages::Huge).unwrap();
         reservation.populate(range.clone()).unwrap();
         assert!(crate::resident_bytes().unwrap().shared >= before + range.len());
         // SAFETY: nothing refers to the range.

@@ -10,14 +10,8 @@ pub(crate) struct Field {
 impl Field {
     /// The field of `width` bits that starts where `below` ends.
     pub(crate) const fn after(below: Self, width: u32) -> Self {
-        let field = Self {
-            shift: below.shift + below.width,
-            width,
-        };
-        assert!(
-            width > 0 && field.end() <= 64,
-            "a field lies within its word"
-        );
+        let field = Self { shift: below.shift + below.width, width };
+        assert!(width > 0 && field.end() <= 64, "a field lies within its word");
         field
     }
 
@@ -44,10 +38,7 @@ impl Field {
     /// Its value in `word`, for fields of up to 32 bits.
     pub(crate) const fn get32(self, word: u64) -> u32 {
         debug_assert!(self.width <= 32);
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "a field of up to 32 bits fits"
-        )]
+        #[expect(clippy::cast_possible_truncation, reason = "a field of up to 32 bits fits")]
         {
             self.get(word) as u32
         }

@@ -82,9 +82,7 @@ impl Budget {
 
     /// Bytes that a put could still take.
     pub(crate) fn room(&self) -> usize {
-        self.limit()
-            .saturating_sub(RESERVE_BYTES)
-            .saturating_sub(self.used())
+        self.limit().saturating_sub(RESERVE_BYTES).saturating_sub(self.used())
     }
 
     /// Takes `bytes` if they fit.
@@ -95,9 +93,7 @@ impl Budget {
         };
         let fits = |used: usize| used.checked_add(bytes).filter(|total| *total <= limit);
         // Relaxed: see above.
-        let taken = self
-            .used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
+        let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
         taken.map_err(|_| NoRoom)?;
         // Relaxed: see above.
         self.by_use[what as usize].fetch_add(bytes, Ordering::Relaxed);
@@ -116,10 +112,7 @@ impl Budget {
     pub(crate) fn give_back(&self, bytes: usize, what: Use) {
         // Relaxed: see above.
         let before = self.by_use[what as usize].fetch_sub(bytes, Ordering::Relaxed);
-        assert!(
-            before >= bytes,
-            "{what:?}: {bytes} bytes given back of {before}"
-        );
+        assert!(before >= bytes, "{what:?}: {bytes} bytes given back of {before}");
         // Relaxed: see above.
         self.used.fetch_sub(bytes, Ordering::Relaxed);
     }
@@ -135,10 +128,8 @@ impl Budget {
 
     /// Whether the parts make up the whole. Exact only while nothing runs.
     pub(crate) fn is_balanced(&self) -> bool {
-        let parts: usize = [Use::Segments, Use::Tables, Use::Index, Use::Scratch]
-            .map(|u| self.used_for(u))
-            .iter()
-            .sum();
+        let parts: usize =
+            [Use::Segments, Use::Tables, Use::Index, Use::Scratch].map(|u| self.used_for(u)).iter().sum();
         parts == self.used()
     }
 }

@@ -79,8 +79,7 @@ impl Account {
     }
 
     pub(crate) fn set_cap(&self, bytes: usize) {
-        self.cap_units
-            .store((bytes / unit_bytes(1)) as u64, Ordering::Relaxed); // Relaxed: a setting
+        self.cap_units.store((bytes / unit_bytes(1)) as u64, Ordering::Relaxed); // Relaxed: a setting
     }
 
     pub(crate) fn cap_bytes(&self) -> usize {
@@ -107,24 +106,14 @@ impl Account {
     /// Goes to `state`, unless it is destroyed. Returns whether it did.
     pub(crate) fn set_state(&self, state: ClientState) -> bool {
         let step = |now| (now != ClientState::Destroyed as u8).then_some(state as u8);
-        self.state
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step)
-            .is_ok() // Relaxed: see above
+        self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).is_ok() // Relaxed: see above
     }
 
     /// Charges `units` if the cap allows, where `leaving` units are about to be let go.
     pub(crate) fn charge(&self, units: u64, leaving: u64, persistence: Persistence) -> bool {
         let cap = self.cap_units.load(Ordering::Relaxed); // Relaxed: a setting
-        let step = |now: u64| {
-            (now + units)
-                .saturating_sub(leaving)
-                .le(&cap)
-                .then_some(now + units)
-        };
-        let allowed = self
-            .charged
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step)
-            .is_ok(); // Relaxed: a sum
+        let step = |now: u64| (now + units).saturating_sub(leaving).le(&cap).then_some(now + units);
+        let allowed = self.charged.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).is_ok(); // Relaxed: a sum
         if allowed && persistence == Persistence::Ephemeral {
             self.ephemeral.fetch_add(units, Ordering::Relaxed); // Relaxed: a sum
         }
@@ -137,10 +126,7 @@ impl Account {
             return;
         }
         let before = self.charged.fetch_sub(units, Ordering::Relaxed); // Relaxed: a sum
-        assert!(
-            before >= units,
-            "{units} units taken off an account of {before}"
-        );
+        assert!(before >= units, "{units} units taken off an account of {before}");
         if persistence == Persistence::Ephemeral {
             self.ephemeral.fetch_sub(units, Ordering::Relaxed); // Relaxed: a sum
         }
@@ -167,21 +153,13 @@ impl Account {
     }
 
     pub(crate) fn bury(&self, stats: &Stats) {
-        self.past
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .add(stats);
+        self.past.lock().unwrap_or_else(PoisonError::into_inner).add(stats);
     }
 
     /// Over the pools that it created, destroyed ones included.
     pub(crate) fn stats(&self) -> Stats {
         let mut sum = *self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        for pool in self
-            .pools
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-        {
+        for pool in self.pools.read().unwrap_or_else(PoisonError::into_inner).values() {
             if pool.owner.id == self.id {
                 sum.add(&pool.cells.sum());
             }
@@ -190,18 +168,12 @@ impl Account {
     }
 
     pub(crate) fn pool(&self, id: PoolId) -> Option<Arc<PoolCore>> {
-        self.pools
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&id)
-            .cloned()
+        self.pools.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 }
 
 fn to_bytes(units: u64) -> usize {
-    usize::try_from(units)
-        .unwrap_or(usize::MAX)
-        .saturating_mul(unit_bytes(1))
+    usize::try_from(units).unwrap_or(usize::MAX).saturating_mul(unit_bytes(1))
 }
 
 /// A pool's settings and counters.
@@ -228,16 +200,7 @@ impl PoolCore {
         let authorised = Mutex::default();
         let cells = Cells::new(contexts);
         let policy = AtomicU8::new(policy_number(policy));
-        Self {
-            id,
-            owner,
-            persistence,
-            sharing,
-            policy,
-            destroyed: AtomicBool::new(false),
-            authorised,
-            cells,
-        }
+        Self { id, owner, persistence, sharing, policy, destroyed: AtomicBool::new(false), authorised, cells }
     }
 
     pub(crate) fn policy(&self) -> Policy {
@@ -264,9 +227,7 @@ impl PoolCore {
     }
 
     pub(crate) fn authorised(&self) -> MutexGuard<'_, HashSet<ClientId>> {
-        self.authorised
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.authorised.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -297,8 +258,7 @@ impl Registry {
     /// A number that nobody has had.
     pub(crate) fn next_id(&self) -> u32 {
         let id = self.next.fetch_add(1, Ordering::Relaxed); // Relaxed: only the number matters
-        u32::try_from(id)
-            .unwrap_or_else(|_| unreachable!("four billion clients and pools in one process"))
+        u32::try_from(id).unwrap_or_else(|_| unreachable!("four billion clients and pools in one process"))
     }
 
     pub(crate) fn add_client(&self, account: Arc<Account>) {
@@ -322,11 +282,7 @@ impl Registry {
         let mut members = self.write();
         members.pools.remove(&pool.id);
         for client in members.clients.values() {
-            client
-                .pools
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(&pool.id);
+            client.pools.write().unwrap_or_else(PoisonError::into_inner).remove(&pool.id);
         }
     }
 

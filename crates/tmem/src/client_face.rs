@@ -35,20 +35,13 @@ impl PoolOptions {
     /// A private pool for data that must be returned, with the default policy.
     #[must_use]
     pub fn persistent() -> Self {
-        Self {
-            persistence: Persistence::Persistent,
-            sharing: Sharing::Private,
-            policy: Policy::default(),
-        }
+        Self { persistence: Persistence::Persistent, sharing: Sharing::Private, policy: Policy::default() }
     }
 
     /// A private pool for data that may vanish, with the default policy.
     #[must_use]
     pub fn ephemeral() -> Self {
-        Self {
-            persistence: Persistence::Ephemeral,
-            ..Self::persistent()
-        }
+        Self { persistence: Persistence::Ephemeral, ..Self::persistent() }
     }
 
     /// The same with another policy.
@@ -60,10 +53,7 @@ impl PoolOptions {
     /// The same, shared.
     #[must_use]
     pub fn shared(self) -> Self {
-        Self {
-            sharing: Sharing::Shared,
-            ..self
-        }
+        Self { sharing: Sharing::Shared, ..self }
     }
 }
 
@@ -95,20 +85,12 @@ impl Client {
         let engine = &self.store.engine;
         let id = PoolId(engine.registry.next_id());
         let settings = (options.persistence, options.sharing, options.policy);
-        let pool = Arc::new(PoolCore::new(
-            id,
-            Arc::clone(&self.account),
-            settings,
-            engine.slots + 1,
-        ));
+        let pool = Arc::new(PoolCore::new(id, Arc::clone(&self.account), settings, engine.slots + 1));
         engine.budget.take_anyway(pool.cells.bytes(), Use::Scratch);
         engine.registry.add_pool(Arc::clone(&pool));
         self.give_access(&pool);
         engine.policy_changed();
-        Ok(Pool {
-            client: self.clone(),
-            core: pool,
-        })
+        Ok(Pool { client: self.clone(), core: pool })
     }
 
     /// Joins a shared pool of another client, which has authorised this one. The pool's number is a name, not a key.
@@ -119,34 +101,18 @@ impl Client {
         if self.account.state() == ClientState::Destroyed {
             return Err(StoreError::ClientDestroyed(self.account.id));
         }
-        let core = self
-            .store
-            .engine
-            .registry
-            .pool(id)
-            .ok_or(StoreError::NoSuchPool(id))?;
+        let core = self.store.engine.registry.pool(id).ok_or(StoreError::NoSuchPool(id))?;
         let own = core.owner.id == self.account.id;
-        let invited =
-            core.sharing == Sharing::Shared && core.authorised().contains(&self.account.id);
+        let invited = core.sharing == Sharing::Shared && core.authorised().contains(&self.account.id);
         if !own && !invited {
-            return Err(StoreError::NotAuthorised {
-                pool: id,
-                client: self.account.id,
-            });
+            return Err(StoreError::NotAuthorised { pool: id, client: self.account.id });
         }
         self.give_access(&core);
-        Ok(Pool {
-            client: self.clone(),
-            core,
-        })
+        Ok(Pool { client: self.clone(), core })
     }
 
     fn give_access(&self, pool: &Arc<PoolCore>) {
-        let mut pools = self
-            .account
-            .pools
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut pools = self.account.pools.write().unwrap_or_else(PoisonError::into_inner);
         pools.insert(pool.id, Arc::clone(pool));
     }
 
@@ -164,49 +130,24 @@ impl Client {
                 Some(pool) => self.run(&mut context, pool, operation.object, &mut operation.action),
                 None => Outcome::Refused(Refusal::UnknownPool(operation.pool)),
             };
-            completions.push(Completion {
-                tag: operation.tag,
-                outcome,
-            });
+            completions.push(Completion { tag: operation.tag, outcome });
         }
         context.recount(&engine.budget);
     }
 
     /// Carries out one operation.
-    fn run(
-        &self,
-        context: &mut Taken<'_>,
-        pool: &PoolCore,
-        object: ObjectId,
-        action: &mut Action<'_>,
-    ) -> Outcome {
+    fn run(&self, context: &mut Taken<'_>, pool: &PoolCore, object: ObjectId, action: &mut Action<'_>) -> Outcome {
         let engine = &self.store.engine;
         let outcome = match self.check(pool, action) {
             Err(refusal) => Outcome::Refused(refusal),
             Ok(range) => match action {
-                Action::Put { from, .. } => {
-                    engine.put(context, pool, object, range, Gather::new(from))
+                Action::Put { from, .. } => engine.put(context, pool, object, range, Gather::new(from)),
+                Action::Get { into, .. } => engine.get(context, pool, object, range, (Scatter::new(into), After::Keep)),
+                Action::Take { into, .. } => {
+                    engine.get(context, pool, object, range, (Scatter::new(into), After::Flush))
                 }
-                Action::Get { into, .. } => engine.get(
-                    context,
-                    pool,
-                    object,
-                    range,
-                    (Scatter::new(into), After::Keep),
-                ),
-                Action::Take { into, .. } => engine.get(
-                    context,
-                    pool,
-                    object,
-                    range,
-                    (Scatter::new(into), After::Flush),
-                ),
-                Action::Flush { .. } => Outcome::Flushed {
-                    granules: engine.flush_range(context, pool, object, range),
-                },
-                Action::FlushObject => Outcome::Flushed {
-                    granules: engine.remove_object(context, pool, object),
-                },
+                Action::Flush { .. } => Outcome::Flushed { granules: engine.flush_range(context, pool, object, range) },
+                Action::FlushObject => Outcome::Flushed { granules: engine.remove_object(context, pool, object) },
             },
         };
         for counter in counters_of(action, &outcome) {
@@ -227,17 +168,12 @@ impl Client {
             Action::Put { offset, from } => {
                 ByteRange::of_granules(*offset, from.iter().map(|part| part.len() as u64).sum())
             }
-            Action::Get { offset, into } => {
-                ByteRange::any(*offset, into.iter().map(|part| part.len() as u64).sum())
-            }
+            Action::Get { offset, into } => ByteRange::any(*offset, into.iter().map(|part| part.len() as u64).sum()),
             Action::Take { offset, into } => {
                 ByteRange::of_granules(*offset, into.iter().map(|part| part.len() as u64).sum())
             }
             Action::Flush { offset, len } => ByteRange::of_granules(*offset, *len),
-            Action::FlushObject => Ok(ByteRange {
-                offset: 0,
-                len: u64::MAX,
-            }),
+            Action::FlushObject => Ok(ByteRange { offset: 0, len: u64::MAX }),
         }
     }
 
@@ -301,16 +237,8 @@ impl Client {
             return;
         }
         let pools: Vec<_> = {
-            let mut pools = self
-                .account
-                .pools
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
-            pools
-                .drain()
-                .map(|(_, pool)| pool)
-                .filter(|pool| pool.owner.id == self.account.id)
-                .collect()
+            let mut pools = self.account.pools.write().unwrap_or_else(PoisonError::into_inner);
+            pools.drain().map(|(_, pool)| pool).filter(|pool| pool.owner.id == self.account.id).collect()
         };
         for pool in pools {
             destroy_pool(&self.store, &pool);
@@ -341,9 +269,7 @@ fn counters_of(action: &Action<'_>, outcome: &Outcome) -> &'static [Counter] {
             Outcome::Refused(_) => &[C::Takes, C::Gets, C::GetsRefused],
             _ => &[C::Takes, C::Gets, C::GetsCorrupt],
         },
-        (Action::Flush { .. } | Action::FlushObject, Outcome::Refused(_)) => {
-            &[C::Flushes, C::FlushesRefused]
-        }
+        (Action::Flush { .. } | Action::FlushObject, Outcome::Refused(_)) => &[C::Flushes, C::FlushesRefused],
         (Action::Flush { .. } | Action::FlushObject, _) => &[C::Flushes],
     }
 }
@@ -355,10 +281,7 @@ fn destroy_pool(store: &Store, pool: &PoolCore) {
     store.engine.empty_pool(pool);
     store.engine.registry.remove_pool(pool);
     pool.owner.bury(&pool.cells.sum());
-    store
-        .engine
-        .budget
-        .give_back(pool.cells.bytes(), Use::Scratch);
+    store.engine.budget.give_back(pool.cells.bytes(), Use::Scratch);
 }
 
 /// A pool, as one client uses it. Cloning or dropping the handle does not make or destroy a pool.
@@ -395,36 +318,18 @@ impl Pool {
 
     /// Stores `bytes` at `offset` (a multiple of 4096). A ragged last granule reads as zeros after the last byte.
     pub fn put(&self, object: impl Into<ObjectId>, offset: u64, bytes: &[u8]) -> Outcome {
-        self.run(
-            object.into(),
-            Action::Put {
-                offset,
-                from: &[bytes],
-            },
-        )
+        self.run(object.into(), Action::Put { offset, from: &[bytes] })
     }
 
     /// Fills `into` from `offset` on, which may be any byte.
     pub fn get(&self, object: impl Into<ObjectId>, offset: u64, into: &mut [u8]) -> Outcome {
-        self.run(
-            object.into(),
-            Action::Get {
-                offset,
-                into: &mut [into],
-            },
-        )
+        self.run(object.into(), Action::Get { offset, into: &mut [into] })
     }
 
     /// Gets and flushes in one: of two takes of a granule one has it. `offset` is a multiple of 4096, and a ragged last
     /// granule is flushed whole.
     pub fn take(&self, object: impl Into<ObjectId>, offset: u64, into: &mut [u8]) -> Outcome {
-        self.run(
-            object.into(),
-            Action::Take {
-                offset,
-                into: &mut [into],
-            },
-        )
+        self.run(object.into(), Action::Take { offset, into: &mut [into] })
     }
 
     /// Makes `len` bytes at `offset` (a multiple of 4096) missing, a ragged last granule whole.
@@ -440,9 +345,7 @@ impl Pool {
     fn run(&self, object: ObjectId, mut action: Action<'_>) -> Outcome {
         let engine = &self.client.store.engine;
         let mut context = engine.contexts.take(&engine.budget);
-        let outcome = self
-            .client
-            .run(&mut context, &self.core, object, &mut action);
+        let outcome = self.client.run(&mut context, &self.core, object, &mut action);
         context.recount(&engine.budget);
         outcome
     }
@@ -475,10 +378,6 @@ impl Pool {
 
     fn check_owner(&self) -> Result<(), StoreError> {
         let own = self.core.owner.id == self.client.account.id;
-        if own {
-            Ok(())
-        } else {
-            Err(StoreError::NotOwner(self.core.id))
-        }
+        if own { Ok(()) } else { Err(StoreError::NotOwner(self.core.id)) }
     }
 }

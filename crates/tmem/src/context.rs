@@ -8,7 +8,8 @@
 //! another, but never waits for it.
 
 use crate::budget::{Budget, Claim, NoRoom, Use};
-use crate::segment::{Class, OpenSegment};
+use crate::row::Class;
+use crate::segment::OpenSegment;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use tmem_codec::{MAX_BLOCK, Workspace};
@@ -36,10 +37,7 @@ impl Context {
             slot,
             heads: [None, None],
             workspace: Workspace::new(),
-            scratch: vec![0; MAX_BLOCK]
-                .into_boxed_slice()
-                .try_into()
-                .unwrap_or_else(|_| unreachable!("of that size")),
+            scratch: vec![0; MAX_BLOCK].into_boxed_slice().try_into().unwrap_or_else(|_| unreachable!("of that size")),
             charged: least,
         };
         context.recount(budget);
@@ -97,20 +95,13 @@ impl Contexts {
             }
         }
         let seat = lock(&self.0[hint].0);
-        if seat.is_some() {
-            Taken(seat)
-        } else {
-            Taken(lock(&self.0[0].0))
-        }
+        if seat.is_some() { Taken(seat) } else { Taken(lock(&self.0[0].0)) }
     }
 
     /// Takes the heads out of every context that is not in use, so that they can be sealed.
     pub(crate) fn take_idle_heads(&self) -> Vec<OpenSegment> {
         let seats = self.0.iter().filter_map(|seat| try_lock(&seat.0));
-        let contexts = seats.filter_map(|mut seat| {
-            seat.as_mut()
-                .map(|context| std::mem::take(&mut context.heads))
-        });
+        let contexts = seats.filter_map(|mut seat| seat.as_mut().map(|context| std::mem::take(&mut context.heads)));
         contexts.flatten().flatten().collect()
     }
 }
@@ -119,17 +110,13 @@ impl core::ops::Deref for Taken<'_> {
     type Target = Context;
 
     fn deref(&self) -> &Context {
-        self.0
-            .as_ref()
-            .unwrap_or_else(|| unreachable!("a taken seat holds a context"))
+        self.0.as_ref().unwrap_or_else(|| unreachable!("a taken seat holds a context"))
     }
 }
 
 impl core::ops::DerefMut for Taken<'_> {
     fn deref_mut(&mut self) -> &mut Context {
-        self.0
-            .as_mut()
-            .unwrap_or_else(|| unreachable!("a taken seat holds a context"))
+        self.0.as_mut().unwrap_or_else(|| unreachable!("a taken seat holds a context"))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::client::{PoolCore, Registry};
 use crate::context::{Context, Contexts};
 use crate::epoch::Epochs;
 use crate::log::Log;
-use crate::segment::Class;
+use crate::row::Class;
 use crate::stats::Counter;
 use crate::store::StoreError;
 use crate::table::{ObjectRef, Tables};
@@ -44,10 +44,7 @@ impl Engine {
         let cpus = std::thread::available_parallelism().map_or(2, usize::from);
         let slots = (budget_bytes / BUDGET_PER_CONTEXT).clamp(1, 2 * cpus);
         let budget = Budget::new(budget_bytes);
-        let no_room = |NoRoom| StoreError::BudgetTooSmall {
-            bytes: budget_bytes,
-            least: MIN_BUDGET_BYTES,
-        };
+        let no_room = |NoRoom| StoreError::BudgetTooSmall { bytes: budget_bytes, least: MIN_BUDGET_BYTES };
         let contexts = Contexts::new(slots, &budget).map_err(no_room)?;
         let cleaner = Mutex::new(Cleaner::new(slots, &budget).map_err(no_room)?);
         Ok(Self {
@@ -101,8 +98,7 @@ impl Engine {
     /// Makes usable again what nobody can see any more.
     pub(crate) fn reclaim_now(&self) {
         self.log.reclaim(&self.epochs, &self.budget);
-        self.tables
-            .reclaim(&self.epochs, &self.budget, crate::table::Reuse::Now);
+        self.tables.reclaim(&self.epochs, &self.budget, crate::table::Reuse::Now);
     }
 
     /// Opens the next head for `class` in `context`, sealing what is there.
@@ -110,11 +106,7 @@ impl Engine {
         if let Some(full) = context.head(class).take() {
             self.log.seal(full);
         }
-        *context.head(class) = Some(self.log.open(
-            (class, 0),
-            &self.budget,
-            crate::budget::Claim::Put,
-        )?);
+        *context.head(class) = Some(self.log.open((class, 0), &self.budget, crate::budget::Claim::Put)?);
         self.signal.nudge();
         Ok(())
     }
@@ -133,10 +125,7 @@ impl Engine {
 /// Whether a store can work within `bytes`.
 pub(crate) fn check_budget(bytes: usize) -> Result<(), StoreError> {
     if bytes < MIN_BUDGET_BYTES {
-        return Err(StoreError::BudgetTooSmall {
-            bytes,
-            least: MIN_BUDGET_BYTES,
-        });
+        return Err(StoreError::BudgetTooSmall { bytes, least: MIN_BUDGET_BYTES });
     }
     Ok(())
 }

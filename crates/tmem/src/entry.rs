@@ -29,9 +29,7 @@ const SEGMENT: Field = Field::after(PLACE, 22);
 const _: () = assert!(SEGMENT.end() == 64);
 const _: () = assert!(COUNT.max() as usize + 1 == crate::units::BLOCK_GRANULES);
 const _: () = assert!(PLACE.max() + 1 == crate::units::SEGMENT_UNITS as u64);
-const _: () = assert!(
-    unit_bytes(SIZE.max() as u32 + 1) >= tmem_codec::MAX_BLOCK + 2 * crate::units::UNIT_BYTES
-);
+const _: () = assert!(unit_bytes(SIZE.max() as u32 + 1) >= tmem_codec::MAX_BLOCK + 2 * crate::units::UNIT_BYTES);
 
 /// Segments that an entry can name.
 pub(crate) const MAX_SEGMENTS: u32 = 1 << 22;
@@ -132,10 +130,7 @@ impl Entry {
     pub(crate) fn kind(self) -> EntryKind {
         match KIND.get(self.0) {
             0 => EntryKind::Missing,
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "the upper half of the word"
-            )]
+            #[expect(clippy::cast_possible_truncation, reason = "the upper half of the word")]
             1 => EntryKind::Filled((self.0 >> 32) as u32),
             2 => EntryKind::Block(BlockRef {
                 segment: SegmentId(SEGMENT.get32(self.0)),
@@ -158,20 +153,12 @@ impl Entry {
 
     /// Gets since the cleaner last looked, up to [`MAX_HEAT`].
     pub(crate) fn heat(self) -> u32 {
-        if KIND.get(self.0) == 2 {
-            HEAT.get32(self.0)
-        } else {
-            0
-        }
+        if KIND.get(self.0) == 2 { HEAT.get32(self.0) } else { 0 }
     }
 
     /// The same with `heat`. Only blocks have any.
     pub(crate) fn with_heat(self, heat: u32) -> Self {
-        if KIND.get(self.0) == 2 {
-            Self(HEAT.set(self.0, u64::from(heat.min(MAX_HEAT))))
-        } else {
-            self
-        }
+        if KIND.get(self.0) == 2 { Self(HEAT.set(self.0, u64::from(heat.min(MAX_HEAT)))) } else { self }
     }
 
     /// One get more, or nothing if that changes nothing.
@@ -198,19 +185,11 @@ mod tests {
 
     #[test]
     fn a_block_survives_packing_at_the_corners() {
-        for (segment, place, units, granules) in [
-            (0, 0, 2, 1),
-            (MAX_SEGMENTS - 1, crate::units::SEGMENT_UNITS - 1, 8192, 16),
-            (77, 1234, 4098, 16),
-        ] {
+        for (segment, place, units, granules) in
+            [(0, 0, 2, 1), (MAX_SEGMENTS - 1, crate::units::SEGMENT_UNITS - 1, 8192, 16), (77, 1234, 4098, 16)]
+        {
             for index in 0..granules {
-                let block = BlockRef {
-                    segment: SegmentId(segment),
-                    place,
-                    units,
-                    granules,
-                    index,
-                };
+                let block = BlockRef { segment: SegmentId(segment), place, units, granules, index };
                 let entry = Entry::block(block);
                 assert_eq!(entry.as_block(), Some(block));
                 assert_eq!(entry.with_heat(3).as_block(), Some(block));
@@ -223,13 +202,7 @@ mod tests {
     fn shares_add_up_to_the_block() {
         for units in 2..200 {
             for granules in 1..=16 {
-                let block = BlockRef {
-                    segment: SegmentId(1),
-                    place: 0,
-                    units,
-                    granules,
-                    index: 0,
-                };
+                let block = BlockRef { segment: SegmentId(1), place: 0, units, granules, index: 0 };
                 let sum: u32 = (0..granules).map(|index| block.at(index).share()).sum();
                 assert_eq!(sum, units);
             }
@@ -238,13 +211,7 @@ mod tests {
 
     #[test]
     fn kinds_are_never_confused() {
-        let kinds = [
-            Entry::MISSING,
-            Entry::LOST,
-            Entry::filled(0),
-            Entry::filled(3),
-            Entry::filled(u32::MAX),
-        ];
+        let kinds = [Entry::MISSING, Entry::LOST, Entry::filled(0), Entry::filled(3), Entry::filled(u32::MAX)];
         for (i, a) in kinds.iter().enumerate() {
             assert_eq!(Entry::from_word(a.word()), *a);
             assert_eq!(a.warmed(), None);

@@ -43,10 +43,7 @@ impl Epochs {
     /// With `slots` readers at most.
     pub(crate) fn new(slots: usize) -> Self {
         let slots = (0..slots).map(|_| Slot(AtomicU64::new(IDLE))).collect();
-        Self {
-            global: AtomicU64::new(1),
-            slots,
-        }
+        Self { global: AtomicU64::new(1), slots }
     }
 
     /// Pins `slot`, which belongs to the caller alone and is not pinned.
@@ -74,10 +71,7 @@ impl Epochs {
     /// Whether everything unlinked before `stamp` can be reused.
     pub(crate) fn passed(&self, stamp: Stamp) -> bool {
         // Acquire: pairs with the Release in `Pin::drop`. The reader's last reads come before the reuse.
-        self.slots
-            .iter()
-            .map(|slot| slot.0.load(Ordering::Acquire))
-            .all(|at| at == IDLE || at > stamp.0)
+        self.slots.iter().map(|slot| slot.0.load(Ordering::Acquire)).all(|at| at == IDLE || at > stamp.0)
     }
 }
 
@@ -101,10 +95,7 @@ mod tests {
         let late = epochs.pin(1);
         assert!(!epochs.passed(stamp));
         drop(early);
-        assert!(
-            epochs.passed(stamp),
-            "a reader that came later is not waited for"
-        );
+        assert!(epochs.passed(stamp), "a reader that came later is not waited for");
         drop(late);
         assert!(epochs.passed(stamp));
     }

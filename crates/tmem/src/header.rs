@@ -38,8 +38,7 @@ const SETTLED: Field = Field::after(TABLES, 1);
 const STORED: Field = Field::lowest(17);
 const MAGIC_FIELD: Field = Field::after(STORED, 15);
 const _: () = assert!(SETTLED.end() == 64 && MAGIC_FIELD.end() == 32);
-const _: () =
-    assert!(COUNT.max() as usize + 1 == BLOCK_GRANULES && TAIL.max() as usize + 1 == GRANULE_BYTES);
+const _: () = assert!(COUNT.max() as usize + 1 == BLOCK_GRANULES && TAIL.max() as usize + 1 == GRANULE_BYTES);
 const _: () = assert!(STORED.max() as usize >= tmem_codec::MAX_BLOCK);
 
 /// Leaves that a header can name.
@@ -68,10 +67,7 @@ pub(crate) struct Damaged;
 impl Header {
     /// Granules in the block.
     pub(crate) fn granules(&self) -> u32 {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "raw_bytes is at most MAX_BLOCK"
-        )]
+        #[expect(clippy::cast_possible_truncation, reason = "raw_bytes is at most MAX_BLOCK")]
         {
             self.raw_bytes.div_ceil(GRANULE_BYTES) as u32
         }
@@ -107,31 +103,18 @@ impl Header {
         let (word1, rest) = rest.split_first_chunk::<8>().ok_or(Damaged)?;
         let (word0, word1) = (u64::from_le_bytes(*word0), u64::from_le_bytes(*word1));
         #[expect(clippy::cast_possible_truncation, reason = "fields of at most 17 bits")]
-        let (count, tail, stored) = (
-            COUNT.get(word0) as usize,
-            TAIL.get(word0) as usize,
-            STORED.get(word1) as usize,
-        );
+        let (count, tail, stored) = (COUNT.get(word0) as usize, TAIL.get(word0) as usize, STORED.get(word1) as usize);
         #[expect(clippy::cast_possible_truncation, reason = "a field of 8 bits")]
         let codec = Codec::try_from(CODEC.get(word0) as u8).map_err(|_| Damaged)?;
         let raw_bytes = count * GRANULE_BYTES + tail + 1;
-        let sane = MAGIC_FIELD.get(word1) == MAGIC
-            && TABLES.get(word0) == 0
-            && stored <= rest.len()
-            && stored <= raw_bytes;
+        let sane =
+            MAGIC_FIELD.get(word1) == MAGIC && TABLES.get(word0) == 0 && stored <= rest.len() && stored <= raw_bytes;
         let first = FIRST.get32(word0);
         if !sane || stored == 0 {
             return Err(Damaged);
         }
         let settled = SETTLED.get(word0) != 0;
-        Ok(Self {
-            leaf: LEAF.get32(word0),
-            first,
-            raw_bytes,
-            codec,
-            settled,
-            stored_bytes: stored,
-        })
+        Ok(Self { leaf: LEAF.get32(word0), first, raw_bytes, codec, settled, stored_bytes: stored })
     }
 
     /// Reads the header at the start of `bytes` and checks it and the payload, which it returns, against the checksum.
@@ -157,26 +140,12 @@ mod tests {
     use super::*;
 
     fn sample(stored_bytes: usize, raw_bytes: usize) -> Header {
-        Header {
-            leaf: MAX_LEAVES - 1,
-            first: 31,
-            raw_bytes,
-            codec: Codec::Lz4,
-            settled: true,
-            stored_bytes,
-        }
+        Header { leaf: MAX_LEAVES - 1, first: 31, raw_bytes, codec: Codec::Lz4, settled: true, stored_bytes }
     }
 
     #[test]
     fn a_header_survives_sealing_at_the_corners() {
-        for (stored, raw) in [
-            (1, 1),
-            (8, 4096),
-            (4096, 4096),
-            (5, 4097),
-            (65536, 65536),
-            (100, 61441),
-        ] {
+        for (stored, raw) in [(1, 1), (8, 4096), (4096, 4096), (5, 4097), (65536, 65536), (100, 61441)] {
             let payload = vec![7; stored];
             let header = sample(stored, raw);
             let mut bytes = header.seal(&payload).to_vec();

@@ -62,6 +62,7 @@ mod ops;
 #[cfg(not(loom))]
 mod outcome;
 mod primitive;
+mod row;
 #[cfg(not(loom))]
 mod segment;
 #[cfg(not(loom))]

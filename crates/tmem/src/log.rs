@@ -8,7 +8,8 @@
 
 use crate::budget::{Budget, Claim, NoRoom, Use};
 use crate::epoch::{Epochs, Stamp};
-use crate::segment::{CAPACITY_SEGMENTS, Class, OpenSegment, REGION_ROWS_BYTES, Segments, State};
+use crate::row::{Class, State};
+use crate::segment::{CAPACITY_SEGMENTS, OpenSegment, REGION_ROWS_BYTES, Segments};
 use crate::units::{SEGMENT_BYTES, SEGMENT_UNITS, SegmentId, unit_bytes};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,12 +42,7 @@ struct Lists {
 impl Log {
     pub(crate) fn new() -> Result<Self, SysError> {
         let state = Mutex::new(Lists::default());
-        Ok(Self {
-            segments: Segments::new()?,
-            state,
-            seals: AtomicU64::new(0),
-            reclaimable: AtomicU64::new(0),
-        })
+        Ok(Self { segments: Segments::new()?, state, seals: AtomicU64::new(0), reclaimable: AtomicU64::new(0) })
     }
 
     /// Opens a segment: a warm one, or one whose memory the budget and the system have to spare. What is appended to it
@@ -120,8 +116,7 @@ impl Log {
         let nth = self.seals.fetch_add(1, Ordering::Relaxed);
         let word = self.segments.row(open.id).seal(nth, open.settled);
         // Relaxed: a hint of how much cleaning would bring.
-        self.reclaimable
-            .fetch_add(u64::from(word.reclaimable()), Ordering::Relaxed);
+        self.reclaimable.fetch_add(u64::from(word.reclaimable()), Ordering::Relaxed);
     }
 
     /// An entry has let go of `units` of a segment.
@@ -129,8 +124,7 @@ impl Log {
         let state = self.segments.row(segment).kill(units);
         if matches!(state, State::Sealed | State::Victim) {
             // Relaxed: a hint of how much cleaning would bring.
-            self.reclaimable
-                .fetch_add(u64::from(units), Ordering::Relaxed);
+            self.reclaimable.fetch_add(u64::from(units), Ordering::Relaxed);
         }
     }
 
@@ -158,9 +152,7 @@ impl Log {
 
     fn uncount(&self, units: u32) {
         // Relaxed: a hint.
-        let before = self
-            .reclaimable
-            .fetch_sub(u64::from(units), Ordering::Relaxed);
+        let before = self.reclaimable.fetch_sub(u64::from(units), Ordering::Relaxed);
         debug_assert!(before >= u64::from(units));
     }
 

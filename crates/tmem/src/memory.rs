@@ -17,9 +17,7 @@ impl<'a> Gather<'a> {
 
     /// Bytes in a row from here, which `peek` can show.
     pub(crate) fn run(&self) -> usize {
-        self.slices
-            .first()
-            .map_or(0, |slice| slice.len() - self.within)
+        self.slices.first().map_or(0, |slice| slice.len() - self.within)
     }
 
     /// The next `len` bytes, which lie in one row.
@@ -63,20 +61,14 @@ pub(crate) struct Scatter<'a, 'm> {
 
 impl<'a, 'm> Scatter<'a, 'm> {
     pub(crate) fn new(slices: &'a mut [&'m mut [u8]]) -> Self {
-        let mut scatter = Self {
-            slices,
-            at: 0,
-            within: 0,
-        };
+        let mut scatter = Self { slices, at: 0, within: 0 };
         scatter.skip(0);
         scatter
     }
 
     /// Bytes in a row from here, which `peek` can show.
     pub(crate) fn run(&self) -> usize {
-        self.slices
-            .get(self.at)
-            .map_or(0, |slice| slice.len() - self.within)
+        self.slices.get(self.at).map_or(0, |slice| slice.len() - self.within)
     }
 
     /// The next `len` bytes, which lie in one row.
@@ -123,9 +115,7 @@ impl<'a, 'm> Scatter<'a, 'm> {
 
 /// Fills `to` with `pattern` (little endian), repeated, starting `phase` bytes into a repetition.
 fn fill(to: &mut [u8], pattern: u32, phase: usize) {
-    let bytes = pattern
-        .rotate_right(8 * u32::try_from(phase % 4).unwrap_or(0))
-        .to_le_bytes();
+    let bytes = pattern.rotate_right(8 * u32::try_from(phase % 4).unwrap_or(0)).to_le_bytes();
     if bytes == [bytes[0]; 4] {
         to.fill(bytes[0]);
         return;

@@ -85,10 +85,7 @@ pub struct GranuleMap {
 impl GranuleMap {
     /// None of `len` granules.
     pub(crate) fn empty(len: usize) -> Self {
-        Self {
-            words: vec![0; len.div_ceil(64)],
-            len,
-        }
+        Self { words: vec![0; len.div_ceil(64)], len }
     }
 
     pub(crate) fn set(&mut self, range: core::ops::Range<usize>) {
@@ -106,10 +103,7 @@ impl GranuleMap {
 
     /// Granules that the range touches.
     #[must_use]
-    #[expect(
-        clippy::len_without_is_empty,
-        reason = "a range touches at least one granule"
-    )]
+    #[expect(clippy::len_without_is_empty, reason = "a range touches at least one granule")]
     pub fn len(&self) -> usize {
         self.len
     }
@@ -117,10 +111,7 @@ impl GranuleMap {
     /// Granules that were filled.
     #[must_use]
     pub fn filled(&self) -> usize {
-        self.words
-            .iter()
-            .map(|word| word.count_ones() as usize)
-            .sum()
+        self.words.iter().map(|word| word.count_ones() as usize).sum()
     }
 }
 
@@ -144,10 +135,7 @@ impl ByteRange {
         if len == 0 {
             return Err(Refusal::EmptyRange);
         }
-        offset
-            .checked_add(len - 1)
-            .map(|_| Self { offset, len })
-            .ok_or(Refusal::BeyondEnd { offset, len })
+        offset.checked_add(len - 1).map(|_| Self { offset, len }).ok_or(Refusal::BeyondEnd { offset, len })
     }
 
     /// A range that starts on a granule, for everything that changes what is stored. Its last granule may be ragged.
@@ -175,9 +163,6 @@ impl ByteRange {
 
     /// What is left after its first `bytes`, if anything is.
     pub(crate) fn after(self, bytes: u64) -> Option<Self> {
-        (bytes < self.len).then(|| Self {
-            offset: self.offset + bytes,
-            len: self.len - bytes,
-        })
+        (bytes < self.len).then(|| Self { offset: self.offset + bytes, len: self.len - bytes })
     }
 }

@@ -63,8 +63,7 @@ struct Chunk {
 
 impl<T: Stable> Slab<T> {
     const SLOTS: usize = CHUNK_BYTES / size_of::<T>();
-    const _FITS: () =
-        assert!(align_of::<T>() <= 64 && size_of::<T>() > 0 && size_of::<T>() <= PAGE_BYTES);
+    const _FITS: () = assert!(align_of::<T>() <= 64 && size_of::<T>() > 0 && size_of::<T>() <= PAGE_BYTES);
 
     /// With room for `capacity` numbers.
     pub(crate) fn new(capacity: u32) -> Result<Self, SysError> {
@@ -72,10 +71,7 @@ impl<T: Stable> Slab<T> {
         Ok(Self {
             memory: Reservation::new(chunks * CHUNK_BYTES)?,
             committed: AtomicU32::new(0),
-            state: Mutex::new(State {
-                chunks: Vec::new(),
-                with_room: BTreeSet::new(),
-            }),
+            state: Mutex::new(State { chunks: Vec::new(), with_room: BTreeSet::new() }),
             _holds: PhantomData,
         })
     }
@@ -145,12 +141,7 @@ impl<T: Stable> Slab<T> {
                     .map(move |slot| at * Self::SLOTS + slot)
                     .collect()
             };
-            state
-                .chunks
-                .iter()
-                .enumerate()
-                .flat_map(|(at, chunk)| -> Vec<usize> { ids(at, chunk) })
-                .collect()
+            state.chunks.iter().enumerate().flat_map(|(at, chunk)| -> Vec<usize> { ids(at, chunk) }).collect()
         };
         for id in used {
             if let (Ok(id), true) = (u32::try_from(id), id != 0) {
@@ -165,14 +156,8 @@ impl<T: Stable> Slab<T> {
         if range.end > self.memory.len() {
             return Err(NoRoom);
         }
-        let pages = if at < SMALL_CHUNKS {
-            Pages::Small
-        } else {
-            Pages::Huge
-        };
-        self.memory
-            .commit_private(range, pages)
-            .map_err(|_| NoRoom)?;
+        let pages = if at < SMALL_CHUNKS { Pages::Small } else { Pages::Huge };
+        self.memory.commit_private(range, pages).map_err(|_| NoRoom)?;
         let committed = u32::try_from((at + 1) * Self::SLOTS).map_err(|_| NoRoom)?;
         state.chunks.push(Chunk::new::<T>(at));
         state.with_room.insert(at);
@@ -192,12 +177,7 @@ impl Chunk {
         let mut in_use = vec![0; Slab::<T>::SLOTS.div_ceil(64)];
         in_use[0] = u64::from(at == 0);
         let taken = usize::from(at == 0);
-        Self {
-            in_use,
-            used: taken,
-            touched: taken,
-            charged: 0,
-        }
+        Self { in_use, used: taken, touched: taken, charged: 0 }
     }
 
     fn is_used(&self, slot: usize) -> bool {
@@ -212,11 +192,7 @@ impl Chunk {
         debug_assert!(slot < Slab::<T>::SLOTS && !self.is_used(slot));
         if slot >= self.touched {
             let bytes = (slot + 1) * size_of::<T>();
-            let held = if at < SMALL_CHUNKS {
-                bytes.next_multiple_of(PAGE_BYTES)
-            } else {
-                CHUNK_BYTES
-            };
+            let held = if at < SMALL_CHUNKS { bytes.next_multiple_of(PAGE_BYTES) } else { CHUNK_BYTES };
             if held > self.charged {
                 budget.take(held - self.charged, Use::Tables, Claim::Put)?;
                 self.charged = held;
@@ -248,10 +224,7 @@ mod tests {
             slab.get(*id).0.store(u64::from(*id), Ordering::Relaxed);
             slab.get(*id).1[29].store(1, Ordering::Relaxed);
         }
-        assert!(
-            ids.iter()
-                .all(|id| *id != 0 && slab.get(*id).0.load(Ordering::Relaxed) == u64::from(*id))
-        );
+        assert!(ids.iter().all(|id| *id != 0 && slab.get(*id).0.load(Ordering::Relaxed) == u64::from(*id)));
         let full = budget.used();
         assert!(full >= 40_000 * size_of::<Cell>());
         let mut seen = 0;
@@ -260,11 +233,7 @@ mod tests {
         for id in ids.iter().rev() {
             slab.free(*id, &budget);
         }
-        assert!(
-            budget.used() <= CHUNK_BYTES,
-            "{} bytes are still held",
-            budget.used()
-        );
+        assert!(budget.used() <= CHUNK_BYTES, "{} bytes are still held", budget.used());
         assert!((0..40_000).all(|_| slab.alloc(&budget).is_ok()));
         assert_eq!(budget.used(), full);
     }
@@ -273,13 +242,7 @@ mod tests {
     fn a_full_budget_is_refused() {
         let budget = Budget::new(crate::budget::RESERVE_BYTES + 8192);
         let slab = Slab::<Cell>::new(100_000).unwrap();
-        let taken = (0..100_000)
-            .take_while(|_| slab.alloc(&budget).is_ok())
-            .count();
-        assert_eq!(
-            taken,
-            8192 / size_of::<Cell>() - 1,
-            "number 0 is not given out"
-        );
+        let taken = (0..100_000).take_while(|_| slab.alloc(&budget).is_ok()).count();
+        assert_eq!(taken, 8192 / size_of::<Cell>() - 1, "number 0 is not given out");
     }
 }

@@ -76,11 +76,7 @@ struct Cell([AtomicU64; COUNTERS]);
 impl Cells {
     /// For contexts 0 to `contexts - 1`.
     pub(crate) fn new(contexts: usize) -> Self {
-        Self(
-            (0..contexts)
-                .map(|_| Cell([const { AtomicU64::new(0) }; COUNTERS]))
-                .collect(),
-        )
+        Self((0..contexts).map(|_| Cell([const { AtomicU64::new(0) }; COUNTERS])).collect())
     }
 
     /// Bytes that they take.
@@ -115,33 +111,15 @@ impl Stats {
     /// Says which identity does not hold.
     pub fn check(&self, granules_held: u64) -> Result<(), String> {
         let puts = self.puts_stored + self.puts_rejected + self.puts_frozen + self.puts_refused;
-        let gets = self.gets_filled
-            + self.gets_partly
-            + self.gets_missing
-            + self.gets_corrupt
-            + self.gets_refused;
+        let gets = self.gets_filled + self.gets_partly + self.gets_missing + self.gets_corrupt + self.gets_refused;
         let gone = self.granules_replaced + self.granules_flushed + self.granules_evicted;
         for (what, left, right) in [
-            (
-                "puts = stored + rejected + frozen + refused",
-                self.puts,
-                puts,
-            ),
-            (
-                "gets = filled + partly + missing + corrupt + refused",
-                self.gets,
-                gets,
-            ),
-            (
-                "granules put = held + replaced + flushed + evicted",
-                self.granules_put,
-                granules_held + gone,
-            ),
+            ("puts = stored + rejected + frozen + refused", self.puts, puts),
+            ("gets = filled + partly + missing + corrupt + refused", self.gets, gets),
+            ("granules put = held + replaced + flushed + evicted", self.granules_put, granules_held + gone),
         ] {
             if left != right {
-                return Err(format!(
-                    "{what} does not hold: {left} != {right} in {self:?}"
-                ));
+                return Err(format!("{what} does not hold: {left} != {right} in {self:?}"));
             }
         }
         Ok(())

@@ -20,10 +20,7 @@ impl StoreOptions {
     /// A store of so many bytes that cleans in the background.
     #[must_use]
     pub fn with_budget(budget_bytes: usize) -> Self {
-        Self {
-            budget_bytes,
-            cleaning: Cleaning::Background,
-        }
+        Self { budget_bytes, cleaning: Cleaning::Background }
     }
 }
 
@@ -95,11 +92,7 @@ impl ClientOptions {
     /// A client with no cap and a weight of 1.
     #[must_use]
     pub fn named(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            cap_bytes: usize::MAX,
-            weight: 1,
-        }
+        Self { name: name.to_owned(), cap_bytes: usize::MAX, weight: 1 }
     }
 }
 
@@ -132,9 +125,7 @@ impl Store {
     pub fn new(options: StoreOptions) -> Result<Self, StoreError> {
         let engine = Arc::new(Engine::new(options.budget_bytes)?);
         let background = match options.cleaning {
-            Cleaning::Background => Some(Arc::new(
-                Background::start(&engine).map_err(StoreError::Thread)?,
-            )),
+            Cleaning::Background => Some(Arc::new(Background::start(&engine).map_err(StoreError::Thread)?)),
             Cleaning::OnDemand => None,
         };
         Ok(Self { engine, background })
@@ -144,12 +135,7 @@ impl Store {
     #[must_use]
     pub fn client(&self, options: ClientOptions) -> Client {
         let id = ClientId(self.engine.registry.next_id());
-        let account = Arc::new(Account::new(
-            id,
-            options.name,
-            options.cap_bytes,
-            options.weight,
-        ));
+        let account = Arc::new(Account::new(id, options.name, options.cap_bytes, options.weight));
         self.engine.registry.add_client(Arc::clone(&account));
         Client::new(self.clone(), account)
     }

@@ -42,10 +42,7 @@ pub(crate) struct SegmentId(pub(crate) u32);
 pub(crate) const fn units_for(bytes: usize) -> u32 {
     let units = bytes.div_ceil(UNIT_BYTES);
     assert!(units <= SEGMENT_UNITS as usize);
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "asserted on the line above"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "asserted on the line above")]
     {
         units as u32
     }

@@ -4,7 +4,7 @@ use crate::client::Persistence;
 use crate::engine::Engine;
 use crate::entry::{Entry, EntryKind};
 use crate::header::Header;
-use crate::segment::State;
+use crate::row::State;
 use crate::table::{LEAF_GRANULES, PoolId};
 use crate::units::SegmentId;
 use std::collections::HashMap;
@@ -36,16 +36,8 @@ impl Engine {
                     let bytes = self.log.segments.block(block, &pin).map(Header::parse);
                     if let Some(Ok(header)) = bytes {
                         let owner = (header.leaf, header.first + block.index);
-                        assert_eq!(
-                            owner,
-                            (leaf.0, index),
-                            "a block's owner is the entry that refers to it"
-                        );
-                        assert_eq!(
-                            (header.units(), header.granules()),
-                            (block.units, block.granules),
-                            "sizes agree"
-                        );
+                        assert_eq!(owner, (leaf.0, index), "a block's owner is the entry that refers to it");
+                        assert_eq!((header.units(), header.granules()), (block.units, block.granules), "sizes agree");
                     }
                 }
             }
@@ -61,64 +53,29 @@ impl Engine {
         for id in self.log.ids() {
             let word = self.log.segments.row(id).word();
             let live = census.live.get(&id).copied().unwrap_or(0);
-            assert_eq!(
-                u64::from(word.live()),
-                live,
-                "live units of {id:?} ({:?})",
-                word.state()
-            );
+            assert_eq!(u64::from(word.live()), live, "live units of {id:?} ({:?})", word.state());
             assert!(word.live() <= word.filled(), "{id:?}: {word:?}");
             if word.state() == State::Sealed {
                 reclaimable += crate::units::unit_bytes(word.reclaimable());
             }
         }
-        assert_eq!(
-            self.log.reclaimable_bytes(),
-            reclaimable,
-            "what cleaning could win back"
-        );
+        assert_eq!(self.log.reclaimable_bytes(), reclaimable, "what cleaning could win back");
         for account in self.registry.clients() {
             let (mut charged, mut ephemeral) = (0, 0);
-            for pool in account
-                .pools
-                .read()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .values()
-            {
+            for pool in account.pools.read().unwrap_or_else(std::sync::PoisonError::into_inner).values() {
                 if pool.owner.id != account.id {
                     continue;
                 }
                 let units = census.units.get(&pool.id).copied().unwrap_or(0);
                 charged += units;
-                ephemeral += if pool.persistence == Persistence::Ephemeral {
-                    units
-                } else {
-                    0
-                };
+                ephemeral += if pool.persistence == Persistence::Ephemeral { units } else { 0 };
                 let granules = census.by_pool.get(&pool.id).copied().unwrap_or(0);
-                pool.cells
-                    .sum()
-                    .check(granules)
-                    .unwrap_or_else(|broken| panic!("pool {:?}: {broken}", pool.id));
+                pool.cells.sum().check(granules).unwrap_or_else(|broken| panic!("pool {:?}: {broken}", pool.id));
             }
-            assert_eq!(
-                account.charged_units(),
-                charged,
-                "the account of {:?}",
-                account.name
-            );
-            assert_eq!(
-                account.ephemeral_units(),
-                ephemeral,
-                "the ephemeral account of {:?}",
-                account.name
-            );
+            assert_eq!(account.charged_units(), charged, "the account of {:?}", account.name);
+            assert_eq!(account.ephemeral_units(), ephemeral, "the ephemeral account of {:?}", account.name);
         }
-        assert!(
-            self.budget.is_balanced(),
-            "the budget's parts make up the whole: {:?}",
-            self.budget
-        );
+        assert!(self.budget.is_balanced(), "the budget's parts make up the whole: {:?}", self.budget);
     }
 }
 

@@ -3,18 +3,11 @@
 use tmem::{Cleaning, ClientOptions, Outcome, Policy, Pool, PoolOptions, Store, StoreOptions};
 
 fn store(budget: usize) -> Store {
-    Store::new(StoreOptions {
-        budget_bytes: budget,
-        cleaning: Cleaning::OnDemand,
-    })
-    .unwrap()
+    Store::new(StoreOptions { budget_bytes: budget, cleaning: Cleaning::OnDemand }).unwrap()
 }
 
 fn pool(store: &Store, options: PoolOptions) -> Pool {
-    store
-        .client(ClientOptions::named("test"))
-        .create_pool(options)
-        .unwrap()
+    store.client(ClientOptions::named("test")).create_pool(options).unwrap()
 }
 
 /// A page that compresses to about a quarter and is like no other.
@@ -25,11 +18,7 @@ fn page(seed: u64) -> Vec<u8> {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
-            if at % 4 == 0 {
-                u8::try_from(state & 255).unwrap()
-            } else {
-                u8::try_from(at / 4 % 7).unwrap()
-            }
+            if at % 4 == 0 { u8::try_from(state & 255).unwrap() } else { u8::try_from(at / 4 % 7).unwrap() }
         })
         .collect()
 }
@@ -50,9 +39,7 @@ fn what_was_put_is_got_in_every_policy_and_size() {
                 let mut tail = vec![1; data.len() + ragged - 3];
                 assert_eq!(pool.get(granules, 40963, &mut tail), Outcome::Filled);
                 let rest = data.get(3..).unwrap_or(&[]);
-                assert!(
-                    tail[..rest.len()] == *rest && tail[rest.len()..].iter().all(|byte| *byte == 0)
-                );
+                assert!(tail[..rest.len()] == *rest && tail[rest.len()..].iter().all(|byte| *byte == 0));
             }
         }
         store.validate();
@@ -82,11 +69,7 @@ fn a_full_store_rejects_and_keeps_what_it_accepted() {
             other => panic!("{other:?}"),
         }
     }
-    assert!(
-        stored.len() > 10_000 && stored.len() < 40_000,
-        "{} stored",
-        stored.len()
-    );
+    assert!(stored.len() > 10_000 && stored.len() < 40_000, "{} stored", stored.len());
     assert!(store.memory().used <= 32 << 20);
     store.validate();
     for at in &stored {
@@ -101,11 +84,7 @@ fn an_ephemeral_pool_makes_room_for_what_is_new() {
     let store = store(32 << 20);
     let pool = pool(&store, PoolOptions::ephemeral());
     for at in 0..40_000u64 {
-        assert_eq!(
-            pool.put(1, at * 4096, &page(at)),
-            Outcome::Stored,
-            "put {at}"
-        );
+        assert_eq!(pool.put(1, at * 4096, &page(at)), Outcome::Stored, "put {at}");
     }
     let mut back = [0; 4096];
     assert_eq!(pool.get(1, 39_999 * 4096, &mut back), Outcome::Filled);

@@ -2,7 +2,7 @@
 
 use crate::client::ClientId;
 use crate::engine::Engine;
-use crate::segment::{Class, RowWord, State};
+use crate::row::{Class, RowWord, State};
 use crate::units::SegmentId;
 use std::collections::HashSet;
 
@@ -20,8 +20,7 @@ impl Engine {
     /// Sealed segments with their words and when they were sealed.
     fn sealed(&self) -> impl Iterator<Item = (SegmentId, RowWord, u64)> {
         let rows = self.log.ids().map(|id| (id, self.log.segments.row(id)));
-        rows.map(|(id, row)| (id, row.word(), row.sealed_at()))
-            .filter(|(_, word, _)| word.state() == State::Sealed)
+        rows.map(|(id, row)| (id, row.word(), row.sealed_at())).filter(|(_, word, _)| word.state() == State::Sealed)
     }
 
     /// The segment from which compaction wins the most, if that is at least `least_gain` units.
@@ -30,8 +29,7 @@ impl Engine {
             return None;
         }
         let best = self.sealed().max_by_key(|(_, word, _)| word.reclaimable());
-        best.filter(|(_, word, _)| word.reclaimable() >= least_gain)
-            .map(|(id, ..)| id)
+        best.filter(|(_, word, _)| word.reclaimable() >= least_gain).map(|(id, ..)| id)
     }
 
     /// The ephemeral segment to go through next, and whose blocks to drop from it: one client's, or those of the clients
@@ -48,17 +46,9 @@ impl Engine {
         if drops.0.is_empty() {
             return None;
         }
-        let live_of = |class| -> u64 {
-            self.of_class(class)
-                .map(|(_, word, _)| u64::from(word.live()))
-                .sum()
-        };
+        let live_of = |class| -> u64 { self.of_class(class).map(|(_, word, _)| u64::from(word.live())).sum() };
         let (probation, protected) = (live_of(Class::Probation), live_of(Class::Protected));
-        let oldest = |class| {
-            self.of_class(class)
-                .min_by_key(|(.., sealed_at)| *sealed_at)
-                .map(|(id, ..)| id)
-        };
+        let oldest = |class| self.of_class(class).min_by_key(|(.., sealed_at)| *sealed_at).map(|(id, ..)| id);
         let victim = if probation * 10 > probation + protected {
             oldest(Class::Probation).or_else(|| oldest(Class::Protected))
         } else {
@@ -68,8 +58,7 @@ impl Engine {
     }
 
     fn of_class(&self, class: Class) -> impl Iterator<Item = (SegmentId, RowWord, u64)> {
-        self.sealed()
-            .filter(move |(_, word, _)| word.class() == class)
+        self.sealed().filter(move |(_, word, _)| word.class() == class)
     }
 
     /// Clients with ephemeral memory that have at least their share of all of it, by weight. There is one if there is
@@ -79,20 +68,12 @@ impl Engine {
             .registry
             .clients()
             .iter()
-            .map(|account| {
-                (
-                    account.id,
-                    u128::from(account.ephemeral_units()),
-                    u128::from(account.weight()),
-                )
-            })
+            .map(|account| (account.id, u128::from(account.ephemeral_units()), u128::from(account.weight())))
             .filter(|(_, units, _)| *units > 0)
             .collect();
         let units: u128 = held.iter().map(|(_, units, _)| units).sum();
         let weights: u128 = held.iter().map(|(.., weight)| weight).sum();
-        let over = held
-            .into_iter()
-            .filter(|(_, own, weight)| own * weights >= units * weight);
+        let over = held.into_iter().filter(|(_, own, weight)| own * weights >= units * weight);
         Drops(over.map(|(id, ..)| id).collect())
     }
 
@@ -105,11 +86,7 @@ impl Engine {
     pub(super) fn oldest_unsettled(&self, upto: u64) -> Option<SegmentId> {
         let now = self.policy_generation();
         let due = |id| self.log.segments.row(id).settled() < now;
-        let unsettled = self
-            .sealed()
-            .filter(|(id, _, sealed_at)| *sealed_at < upto && due(*id));
-        unsettled
-            .min_by_key(|(.., sealed_at)| *sealed_at)
-            .map(|(id, ..)| id)
+        let unsettled = self.sealed().filter(|(id, _, sealed_at)| *sealed_at < upto && due(*id));
+        unsettled.min_by_key(|(.., sealed_at)| *sealed_at).map(|(id, ..)| id)
     }
 }

@@ -31,7 +31,8 @@ use crate::budget::{Budget, Claim, NoRoom};
 use crate::client::ClientId;
 use crate::context::Context;
 use crate::engine::Engine;
-use crate::segment::{OpenSegment, State};
+use crate::row::State;
+use crate::segment::OpenSegment;
 use crate::units::{SEGMENT_BYTES, SEGMENT_UNITS, SegmentId};
 use choose::Drops;
 
@@ -88,21 +89,10 @@ impl Cleaner {
     /// With epoch slot and statistics cells number `slot`.
     pub(crate) fn new(slot: usize, budget: &Budget) -> Result<Self, NoRoom> {
         let context = Context::new(slot, budget, Claim::Put)?;
-        budget.take(
-            tmem_codec::MAX_BLOCK,
-            crate::budget::Use::Scratch,
-            Claim::Put,
-        )?;
+        budget.take(tmem_codec::MAX_BLOCK, crate::budget::Use::Scratch, Claim::Put)?;
         let raw = vec![0; tmem_codec::MAX_BLOCK].into_boxed_slice();
-        let raw = raw
-            .try_into()
-            .unwrap_or_else(|_| unreachable!("of that size"));
-        Ok(Self {
-            context,
-            copies: [None, None, None],
-            settled: [None, None, None],
-            raw,
-        })
+        let raw = raw.try_into().unwrap_or_else(|_| unreachable!("of that size"));
+        Ok(Self { context, copies: [None, None, None], settled: [None, None, None], raw })
     }
 }
 
@@ -147,15 +137,8 @@ impl Engine {
     /// Drops ephemeral blocks of one client until a sixteenth of a segment of it is gone.
     fn evict_from(&self, cleaner: &mut Cleaner, client: ClientId) -> Result<(), NoRoom> {
         self.await_readers();
-        let account = self
-            .registry
-            .clients()
-            .into_iter()
-            .find(|account| account.id == client)
-            .ok_or(NoRoom)?;
-        let goal = account
-            .ephemeral_units()
-            .saturating_sub(u64::from(SEGMENT_UNITS / 16));
+        let account = self.registry.clients().into_iter().find(|account| account.id == client).ok_or(NoRoom)?;
+        let goal = account.ephemeral_units().saturating_sub(u64::from(SEGMENT_UNITS / 16));
         if account.ephemeral_units() == 0 {
             return Err(NoRoom);
         }
@@ -192,12 +175,7 @@ impl Engine {
         for head in self.contexts.take_idle_heads() {
             self.log.seal(head);
         }
-        for head in cleaner
-            .copies
-            .iter_mut()
-            .chain(&mut cleaner.settled)
-            .filter_map(Option::take)
-        {
+        for head in cleaner.copies.iter_mut().chain(&mut cleaner.settled).filter_map(Option::take) {
             self.log.seal(head);
         }
     }
@@ -232,15 +210,8 @@ impl Engine {
         self.await_readers();
         self.seal_idle_heads(&mut cleaner);
         let upto = self.log.seals();
-        while let Some(victim) = self
-            .emptiest(LAZY_GAIN)
-            .or_else(|| self.oldest_unsettled(upto))
-        {
-            let fate = if self.log.segments.row(victim).sealed_at() < upto {
-                Fate::Settle(cold)
-            } else {
-                Fate::Copy
-            };
+        while let Some(victim) = self.emptiest(LAZY_GAIN).or_else(|| self.oldest_unsettled(upto)) {
+            let fate = if self.log.segments.row(victim).sealed_at() < upto { Fate::Settle(cold) } else { Fate::Copy };
             if self.clean(&mut cleaner, victim, &fate).is_err() {
                 break;
             }
@@ -263,12 +234,7 @@ impl Engine {
                 State::Free | State::Open | State::Damaged => 0,
             })
             .sum();
-        let ephemeral: u64 = self
-            .registry
-            .clients()
-            .iter()
-            .map(|account| account.ephemeral_units())
-            .sum();
+        let ephemeral: u64 = self.registry.clients().iter().map(|account| account.ephemeral_units()).sum();
         usize::try_from(units + ephemeral).unwrap_or(usize::MAX) * crate::units::UNIT_BYTES
     }
 }

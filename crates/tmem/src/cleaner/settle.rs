@@ -37,44 +37,26 @@ impl Group {
     fn run_around(&self, index: u32) -> Range<u32> {
         let there = |index: u32| !self.seen[(index - self.base) as usize].is_missing();
         let end = self.base + BLOCK_GRANULES as u32;
-        let from = (self.base..=index)
-            .rev()
-            .take_while(|index| there(*index))
-            .last()
-            .unwrap_or(index);
-        let to = (index..end)
-            .take_while(|index| there(*index))
-            .last()
-            .map_or(index, |last| last + 1);
+        let from = (self.base..=index).rev().take_while(|index| there(*index)).last().unwrap_or(index);
+        let to = (index..end).take_while(|index| there(*index)).last().map_or(index, |last| last + 1);
         from..to
     }
 
     /// Units that the entries of `run` answer for.
     fn units(&self, run: &Range<u32>) -> u32 {
-        let entries = run
-            .clone()
-            .map(|index| self.seen[(index - self.base) as usize]);
-        entries
-            .filter_map(Entry::as_block)
-            .map(BlockRef::share)
-            .sum()
+        let entries = run.clone().map(|index| self.seen[(index - self.base) as usize]);
+        entries.filter_map(Entry::as_block).map(BlockRef::share).sum()
     }
 
     fn raw_range(&self, run: &Range<u32>) -> Range<usize> {
-        (run.start - self.base) as usize * GRANULE_BYTES
-            ..(run.end - self.base) as usize * GRANULE_BYTES
+        (run.start - self.base) as usize * GRANULE_BYTES..(run.end - self.base) as usize * GRANULE_BYTES
     }
 }
 
 impl Engine {
     /// Encodes a block anew as cold, with those of its neighbours that are cold too, wherever they are. Returns whether
     /// nothing refers to the block any more; otherwise it is still to be copied.
-    pub(super) fn settle(
-        &self,
-        cleaner: &mut Cleaner,
-        live: &Live<'_>,
-        cold: Cold,
-    ) -> Result<bool, NoRoom> {
+    pub(super) fn settle(&self, cleaner: &mut Cleaner, live: &Live<'_>, cold: Cold) -> Result<bool, NoRoom> {
         let policy = live.pool.policy();
         if live.header.settled || policy == Policy::Fast {
             return self.move_settled(cleaner, live, live.header);
@@ -87,39 +69,20 @@ impl Engine {
             if !refers_to(self.tables.entry(live.leaf, index), live.block) {
                 continue;
             }
-            let group =
-                self.decode_group(cleaner, live.leaf, index, (group_granules(policy), cold));
+            let group = self.decode_group(cleaner, live.leaf, index, (group_granules(policy), cold));
             let run = group.run_around(index);
             let most = group.units(&run);
-            if run.is_empty()
-                || !self.rewrite(cleaner, live, (&group, run), (Temperature::Cold, most))?
-            {
-                return self.move_settled(
-                    cleaner,
-                    live,
-                    Header {
-                        settled: true,
-                        ..live.header
-                    },
-                );
+            if run.is_empty() || !self.rewrite(cleaner, live, (&group, run), (Temperature::Cold, most))? {
+                return self.move_settled(cleaner, live, Header { settled: true, ..live.header });
             }
         }
         Ok(true)
     }
 
     /// Decodes the cold granules of the aligned group around `index`.
-    fn decode_group(
-        &self,
-        cleaner: &mut Cleaner,
-        leaf: LeafRef,
-        index: u32,
-        (granules, cold): (u32, Cold),
-    ) -> Group {
+    fn decode_group(&self, cleaner: &mut Cleaner, leaf: LeafRef, index: u32, (granules, cold): (u32, Cold)) -> Group {
         let base = index / granules * granules;
-        let mut group = Group {
-            base,
-            seen: [Entry::MISSING; BLOCK_GRANULES],
-        };
+        let mut group = Group { base, seen: [Entry::MISSING; BLOCK_GRANULES] };
         let Cleaner { context, raw, .. } = cleaner;
         let pin = self.epochs.pin(context.slot);
         let mut held: Option<BlockRef> = None;
@@ -139,8 +102,7 @@ impl Engine {
             held = Some(block);
             let from = block.index as usize * GRANULE_BYTES;
             let to = nth as usize * GRANULE_BYTES;
-            raw[to..to + GRANULE_BYTES]
-                .copy_from_slice(&context.scratch[from..from + GRANULE_BYTES]);
+            raw[to..to + GRANULE_BYTES].copy_from_slice(&context.scratch[from..from + GRANULE_BYTES]);
             group.seen[nth as usize] = entry;
         }
         group
@@ -160,14 +122,10 @@ impl Engine {
         let Ok((header, payload)) = Header::verify(bytes) else {
             return false;
         };
-        if header.settled
-            || (header.leaf, header.first) != (leaf.0, index.wrapping_sub(block.index))
-        {
+        if header.settled || (header.leaf, header.first) != (leaf.0, index.wrapping_sub(block.index)) {
             return false;
         }
-        let Context {
-            workspace, scratch, ..
-        } = context;
+        let Context { workspace, scratch, .. } = context;
         let (raw, rest) = scratch.split_at_mut(header.raw_bytes);
         rest.fill(0);
         tmem_codec::decode(workspace, header.codec, payload, raw).is_ok()
@@ -182,24 +140,13 @@ impl Engine {
         (group, run): (&Group, Range<u32>),
         (temperature, most): (Temperature, u32),
     ) -> Result<bool, NoRoom> {
-        let Cleaner {
-            context,
-            copies,
-            settled,
-            raw,
-        } = cleaner;
+        let Cleaner { context, copies, settled, raw } = cleaner;
         let raw = &raw[group.raw_range(&run)];
         let (head, generation) = match temperature {
             Temperature::Cold => (&mut settled[live.class as usize], self.policy_generation()),
             Temperature::Hot => (&mut copies[live.class as usize], 0),
         };
-        let Some(to) = self.encode_into(
-            context,
-            (head, generation),
-            live,
-            (run.start, raw),
-            (temperature, most),
-        )?
+        let Some(to) = self.encode_into(context, (head, generation), live, (run.start, raw), (temperature, most))?
         else {
             return Ok(false);
         };
@@ -216,11 +163,7 @@ impl Engine {
                 self.log.kill(new.segment, new.share());
             }
         }
-        live.pool.cells.add(
-            context.slot,
-            Counter::BlocksSettled,
-            u64::from(temperature == Temperature::Cold),
-        );
+        live.pool.cells.add(context.slot, Counter::BlocksSettled, u64::from(temperature == Temperature::Cold));
         Ok(true)
     }
 
@@ -236,13 +179,7 @@ impl Engine {
         // Room for the worst case, which is raw: encoding cannot fail then.
         let head = self.head_with(slot, (live.class, generation), raw.len())?;
         let room = &mut head.payload(&self.log.segments)[..raw.len()];
-        let encoded = tmem_codec::encode(
-            &mut context.workspace,
-            live.pool.policy(),
-            temperature,
-            raw,
-            room,
-        );
+        let encoded = tmem_codec::encode(&mut context.workspace, live.pool.policy(), temperature, raw, room);
         let Some(encoded) = encoded else {
             return Ok(None);
         };
@@ -263,21 +200,12 @@ impl Engine {
     }
 
     /// Copies a block that settling leaves as it is to where the settled ones are, unless a part of it is dead.
-    fn move_settled(
-        &self,
-        cleaner: &mut Cleaner,
-        live: &Live<'_>,
-        header: Header,
-    ) -> Result<bool, NoRoom> {
+    fn move_settled(&self, cleaner: &mut Cleaner, live: &Live<'_>, header: Header) -> Result<bool, NoRoom> {
         if !live.is_whole() {
             return Ok(false);
         }
         let class = (live.class, self.policy_generation());
-        let head = self.head_with(
-            &mut cleaner.settled[live.class as usize],
-            class,
-            header.stored_bytes,
-        )?;
+        let head = self.head_with(&mut cleaner.settled[live.class as usize], class, header.stored_bytes)?;
         let payload = live.payload();
         head.payload(&self.log.segments)[..payload.len()].copy_from_slice(payload);
         let to = head.push(&self.log.segments, &header);
@@ -288,18 +216,10 @@ impl Engine {
 
     /// Encodes what is left of a block that is partly dead, run by run.
     pub(super) fn split(&self, cleaner: &mut Cleaner, live: &Live<'_>) -> Result<(), NoRoom> {
-        let mut group = Group {
-            base: live.header.first,
-            seen: [Entry::MISSING; BLOCK_GRANULES],
-        };
+        let mut group = Group { base: live.header.first, seen: [Entry::MISSING; BLOCK_GRANULES] };
         let (raw, rest) = cleaner.raw.split_at_mut(live.header.raw_bytes);
         rest.fill(0);
-        let decoded = tmem_codec::decode(
-            &mut cleaner.context.workspace,
-            live.header.codec,
-            live.payload(),
-            raw,
-        );
+        let decoded = tmem_codec::decode(&mut cleaner.context.workspace, live.header.codec, live.payload(), raw);
         if decoded.is_err() {
             self.lose(cleaner, live);
             return Ok(());
@@ -311,11 +231,7 @@ impl Engine {
             }
         }
         // Settled blocks stay in settled heads, so that they are not tried again.
-        let temperature = if live.header.settled {
-            Temperature::Cold
-        } else {
-            Temperature::Hot
-        };
+        let temperature = if live.header.settled { Temperature::Cold } else { Temperature::Hot };
         let mut index = live.header.first;
         while index < live.header.first + live.block.granules {
             let run = group.run_around(index);

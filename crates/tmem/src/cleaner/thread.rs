@@ -54,10 +54,7 @@ impl Signal {
     fn next(&self) -> bool {
         let mut wish = self.lock();
         while *wish == Wish::Nothing {
-            wish = self
-                .changed
-                .wait(wish)
-                .unwrap_or_else(PoisonError::into_inner);
+            wish = self.changed.wait(wish).unwrap_or_else(PoisonError::into_inner);
         }
         if *wish == Wish::Look {
             *wish = Wish::Nothing;
@@ -97,13 +94,8 @@ impl Background {
                 own.work_ahead();
             }
         };
-        let thread = std::thread::Builder::new()
-            .name("tmem-cleaner".into())
-            .spawn(work)?;
-        Ok(Self {
-            engine: Arc::clone(engine),
-            thread: Some(thread),
-        })
+        let thread = std::thread::Builder::new().name("tmem-cleaner".into()).spawn(work)?;
+        Ok(Self { engine: Arc::clone(engine), thread: Some(thread) })
     }
 }
 
@@ -125,9 +117,7 @@ impl Engine {
         self.log.prepare(&self.budget);
         let nearly_full = self.budget.room() < 4 * SEGMENT_BYTES;
         let gain = if nearly_full { LEAST_GAIN } else { LAZY_GAIN };
-        while self.log.reclaimable_bytes() > self.budget.used_for(crate::budget::Use::Segments) / 8
-            || nearly_full
-        {
+        while self.log.reclaimable_bytes() > self.budget.used_for(crate::budget::Use::Segments) / 8 || nearly_full {
             if self.signal.is_wanted() {
                 return;
             }
@@ -135,10 +125,7 @@ impl Engine {
             let Some(victim) = self.emptiest(gain) else {
                 break;
             };
-            if self
-                .clean(&mut cleaner, victim, &super::Fate::Copy)
-                .is_err()
-                || self.budget.room() >= 4 * SEGMENT_BYTES
+            if self.clean(&mut cleaner, victim, &super::Fate::Copy).is_err() || self.budget.room() >= 4 * SEGMENT_BYTES
             {
                 break;
             }

@@ -12,7 +12,8 @@ use crate::engine::Engine;
 use crate::entry::{BlockRef, Entry};
 use crate::header::{HEADER_BYTES, Header};
 use crate::ops::{clear, release};
-use crate::segment::{Class, OpenSegment};
+use crate::row::Class;
+use crate::segment::OpenSegment;
 use crate::stats::Counter;
 use crate::table::{LEAF_GRANULES, LeafRef, ObjectRef};
 use crate::units::{SegmentId, units_for};
@@ -48,12 +49,7 @@ impl Live<'_> {
 impl Engine {
     /// Moves everything out of `victim`, which the caller has taken, and retires it. When the reserve is used up, the
     /// victim is put back with what is left in it.
-    pub(super) fn clean_victim(
-        &self,
-        cleaner: &mut Cleaner,
-        victim: SegmentId,
-        fate: &Fate,
-    ) -> Result<(), NoRoom> {
+    pub(super) fn clean_victim(&self, cleaner: &mut Cleaner, victim: SegmentId, fate: &Fate) -> Result<(), NoRoom> {
         let class = self.log.segments.row(victim).word().class();
         let bytes = self.log.segments.victim_bytes(victim);
         let mut at = 0;
@@ -108,25 +104,10 @@ impl Engine {
         let heat = own.iter().map(|entry| entry.heat()).max()?;
         let pool = self.pool_of(object)?;
         let whole = own.len() == block.granules as usize;
-        Some(Live {
-            block,
-            header,
-            bytes,
-            leaf,
-            object,
-            pool,
-            class,
-            heat,
-            whole,
-        })
+        Some(Live { block, header, bytes, leaf, object, pool, class, heat, whole })
     }
 
-    fn clean_block(
-        &self,
-        cleaner: &mut Cleaner,
-        live: &Live<'_>,
-        fate: &Fate,
-    ) -> Result<(), NoRoom> {
+    fn clean_block(&self, cleaner: &mut Cleaner, live: &Live<'_>, fate: &Fate) -> Result<(), NoRoom> {
         if Header::verify(live.bytes).is_err() {
             self.lose(cleaner, live);
             return Ok(());
@@ -147,11 +128,7 @@ impl Engine {
             }
             Fate::Drop(_) | Fate::Copy => {}
         }
-        if live.whole {
-            self.move_block(cleaner, live, live.class, live.heat)
-        } else {
-            self.split(cleaner, live)
-        }
+        if live.whole { self.move_block(cleaner, live, live.class, live.heat) } else { self.split(cleaner, live) }
     }
 
     /// Copies a block to the cleaner's head for `class`.
@@ -162,17 +139,11 @@ impl Engine {
         class: Class,
         heat: u32,
     ) -> Result<(), NoRoom> {
-        let head = self.head_with(
-            &mut cleaner.copies[class as usize],
-            (class, 0),
-            live.header.stored_bytes,
-        )?;
+        let head = self.head_with(&mut cleaner.copies[class as usize], (class, 0), live.header.stored_bytes)?;
         let to = head.push_copy(&self.log.segments, &live.header, live.bytes);
         head.commit(&self.log.segments);
         self.redirect(cleaner, live, to, heat);
-        live.pool
-            .cells
-            .add(cleaner.context.slot, Counter::BlocksMoved, 1);
+        live.pool.cells.add(cleaner.context.slot, Counter::BlocksMoved, 1);
         Ok(())
     }
 
@@ -202,8 +173,7 @@ impl Engine {
             let (old, new) = (guard.get(index), to.at(nth));
             if refers_to(old, live.block) {
                 guard.set(index, Entry::block(new).with_heat(heat));
-                self.log
-                    .kill(live.block.segment, live.block.at(nth).share());
+                self.log.kill(live.block.segment, live.block.at(nth).share());
             } else {
                 self.log.kill(new.segment, new.share());
             }
@@ -213,9 +183,7 @@ impl Engine {
     /// Drops a block from the tables.
     fn evict(&self, cleaner: &Cleaner, live: &Live<'_>) {
         let granules = self.clear_block(cleaner, live);
-        live.pool
-            .cells
-            .add(cleaner.context.slot, Counter::GranulesEvicted, granules);
+        live.pool.cells.add(cleaner.context.slot, Counter::GranulesEvicted, granules);
     }
 
     /// Makes the entries that still refer to the block missing. Returns how many did.
@@ -232,8 +200,7 @@ impl Engine {
         let empty = guard.is_empty();
         drop(guard);
         if empty {
-            self.tables
-                .prune(live.object, live.leaf, &self.epochs, &self.budget);
+            self.tables.prune(live.object, live.leaf, &self.epochs, &self.budget);
         }
         cleared
     }
@@ -250,9 +217,7 @@ impl Engine {
                 lost += 1;
             }
         }
-        live.pool
-            .cells
-            .add(cleaner.context.slot, Counter::GranulesLost, lost);
+        live.pool.cells.add(cleaner.context.slot, Counter::GranulesLost, lost);
     }
 }
 

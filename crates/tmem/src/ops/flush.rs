@@ -11,13 +11,7 @@ use crate::units::Granule;
 
 impl Engine {
     /// Makes `range` missing, its last granule whole. Returns how many granules were there.
-    pub(crate) fn flush_range(
-        &self,
-        context: &Context,
-        pool: &PoolCore,
-        id: ObjectId,
-        range: ByteRange,
-    ) -> u64 {
+    pub(crate) fn flush_range(&self, context: &Context, pool: &PoolCore, id: ObjectId, range: ByteRange) -> u64 {
         let last = range.last();
         let mut next = Some(range.first());
         let mut flushed = 0;
@@ -51,8 +45,7 @@ impl Engine {
             next = Some(Granule(base.0 + u64::from(LEAF_GRANULES))).filter(|next| *next <= last);
         }
         self.count(context, pool, Counter::GranulesFlushed, flushed);
-        self.tables
-            .reclaim(&self.epochs, &self.budget, Reuse::WhenMuch);
+        self.tables.reclaim(&self.epochs, &self.budget, Reuse::WhenMuch);
         flushed
     }
 
@@ -61,17 +54,15 @@ impl Engine {
         let mut flushed = 0;
         {
             let _pin = self.epochs.pin(context.slot);
-            self.tables
-                .remove(pool.id, id, &self.epochs, &self.budget, |leaf| {
-                    for index in 0..LEAF_GRANULES {
-                        let before = clear(&self.log, pool, leaf, index);
-                        flushed += u64::from(!before.is_missing());
-                    }
-                });
+            self.tables.remove(pool.id, id, &self.epochs, &self.budget, |leaf| {
+                for index in 0..LEAF_GRANULES {
+                    let before = clear(&self.log, pool, leaf, index);
+                    flushed += u64::from(!before.is_missing());
+                }
+            });
         }
         self.count(context, pool, Counter::GranulesFlushed, flushed);
-        self.tables
-            .reclaim(&self.epochs, &self.budget, Reuse::WhenMuch);
+        self.tables.reclaim(&self.epochs, &self.budget, Reuse::WhenMuch);
         flushed
     }
 }

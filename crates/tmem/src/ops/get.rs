@@ -98,8 +98,7 @@ impl Engine {
         }
         self.count(context, pool, Counter::GranulesGot, found.filled as u64);
         if after == After::Flush {
-            self.tables
-                .reclaim(&self.epochs, &self.budget, Reuse::WhenMuch);
+            self.tables.reclaim(&self.epochs, &self.budget, Reuse::WhenMuch);
         }
         found.outcome()
     }
@@ -120,25 +119,14 @@ impl Engine {
         #[expect(clippy::cast_possible_truncation, reason = "less than a granule")]
         let skip = (range.offset - first.offset()) as usize;
         let leaf_bytes = (LEAF_GRANULES - index) as usize * GRANULE_BYTES - skip;
-        let bytes = usize::try_from(range.len)
-            .unwrap_or(usize::MAX)
-            .min(leaf_bytes);
-        let place = self
-            .tables
-            .find(pool.id, id)
-            .and_then(|object| Some((object, self.tables.leaf(object, first)?)));
+        let bytes = usize::try_from(range.len).unwrap_or(usize::MAX).min(leaf_bytes);
+        let place = self.tables.find(pool.id, id).and_then(|object| Some((object, self.tables.leaf(object, first)?)));
         let Some((object, leaf)) = place else {
             found.add(Step::Missing((skip + bytes).div_ceil(GRANULE_BYTES)));
             into.skip(bytes);
             return bytes;
         };
-        let mut span = Span {
-            object,
-            leaf,
-            index,
-            skip,
-            bytes,
-        };
+        let mut span = Span { object, leaf, index, skip, bytes };
         while span.bytes > 0 {
             let step = self.get_step(context, pool, &span, (into, after), &pin);
             let granules = match step {
@@ -200,10 +188,7 @@ impl Engine {
             return Step::Again;
         }
         let bytes = span.bytes_of(granules);
-        if self
-            .decode(context, pool, (block, span.skip, bytes), verified, into)
-            .is_err()
-        {
+        if self.decode(context, pool, (block, span.skip, bytes), verified, into).is_err() {
             return Step::Damaged(granules);
         }
         if after == After::Keep {
@@ -215,21 +200,12 @@ impl Engine {
     }
 
     /// The header and payload of the span's block, if they are intact and the block is the one that the entry meant.
-    fn verify<'a>(
-        &'a self,
-        span: &Span,
-        block: BlockRef,
-        pin: &'a Pin<'_>,
-    ) -> Result<(Header, &'a [u8]), Damaged> {
+    fn verify<'a>(&'a self, span: &Span, block: BlockRef, pin: &'a Pin<'_>) -> Result<(Header, &'a [u8]), Damaged> {
         let bytes = self.log.segments.block(block, pin).ok_or(Damaged)?;
         let (header, payload) = Header::verify(bytes)?;
         let owner = (span.leaf.0, span.index - block.index);
         let same = (header.leaf, header.first) == owner && header.granules() == block.granules;
-        if same {
-            Ok((header, payload))
-        } else {
-            Err(Damaged)
-        }
+        if same { Ok((header, payload)) } else { Err(Damaged) }
     }
 
     /// Decodes `bytes` bytes of a block, from `skip` bytes into the granule that it is seen from. On an error, `into` has
@@ -246,15 +222,12 @@ impl Engine {
         let whole = start == 0 && bytes >= header.raw_bytes && into.run() >= header.raw_bytes;
         if whole {
             let to = into.peek(header.raw_bytes);
-            tmem_codec::decode(&mut context.workspace, header.codec, payload, to)
-                .map_err(|_| Damaged)?;
+            tmem_codec::decode(&mut context.workspace, header.codec, payload, to).map_err(|_| Damaged)?;
             into.skip(header.raw_bytes);
             into.fill(0, 0, bytes - header.raw_bytes);
             return Ok(());
         }
-        let Context {
-            workspace, scratch, ..
-        } = context;
+        let Context { workspace, scratch, .. } = context;
         let raw = &mut scratch[..header.raw_bytes.min(MAX_BLOCK)];
         tmem_codec::decode(workspace, header.codec, payload, raw).map_err(|_| Damaged)?;
         let there = raw.len().min(start + bytes).saturating_sub(start);
@@ -267,18 +240,10 @@ impl Engine {
     }
 
     /// Clears the entries of a take, if they are still the same.
-    fn take_entries(
-        &self,
-        pool: &PoolCore,
-        context: &Context,
-        span: &Span,
-        entries: &[Entry],
-    ) -> bool {
+    fn take_entries(&self, pool: &PoolCore, context: &Context, span: &Span, entries: &[Entry]) -> bool {
         let guard = self.tables.lock_leaf(span.leaf);
         let at = || (span.index..).zip(entries);
-        if guard.object() != Some(span.object)
-            || !at().all(|(index, entry)| guard.get(index).same_contents(*entry))
-        {
+        if guard.object() != Some(span.object) || !at().all(|(index, entry)| guard.get(index).same_contents(*entry)) {
             return false;
         }
         for (index, _) in at() {
@@ -286,15 +251,9 @@ impl Engine {
         }
         let empty = guard.is_empty();
         drop(guard);
-        self.count(
-            context,
-            pool,
-            Counter::GranulesFlushed,
-            entries.len() as u64,
-        );
+        self.count(context, pool, Counter::GranulesFlushed, entries.len() as u64);
         if empty {
-            self.tables
-                .prune(span.object, span.leaf, &self.epochs, &self.budget);
+            self.tables.prune(span.object, span.leaf, &self.epochs, &self.budget);
         }
         true
     }
@@ -302,13 +261,7 @@ impl Engine {
 
 impl Found {
     fn new(range: ByteRange) -> Self {
-        Self {
-            range,
-            map: None,
-            done: 0,
-            filled: 0,
-            damaged: None,
-        }
+        Self { range, map: None, done: 0, filled: 0, damaged: None }
     }
 
     fn add(&mut self, step: Step) {
@@ -326,8 +279,7 @@ impl Found {
         let none_so_far = self.filled == 0;
         let uniform = if filled > 0 { all_so_far } else { none_so_far };
         if self.map.is_none() && !uniform {
-            let mut map =
-                GranuleMap::empty(usize::try_from(self.range.granules()).unwrap_or(usize::MAX));
+            let mut map = GranuleMap::empty(usize::try_from(self.range.granules()).unwrap_or(usize::MAX));
             if all_so_far {
                 map.set(0..self.done);
             }
@@ -342,9 +294,7 @@ impl Found {
 
     fn outcome(self) -> Outcome {
         match (self.damaged, self.map) {
-            (Some(granule), _) => Outcome::Corrupt {
-                offset: granule.offset(),
-            },
+            (Some(granule), _) => Outcome::Corrupt { offset: granule.offset() },
             (None, Some(map)) => Outcome::PartlyFilled(map),
             (None, None) if self.filled == 0 => Outcome::Missing,
             (None, None) => Outcome::Filled,

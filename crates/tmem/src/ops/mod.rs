@@ -35,7 +35,6 @@ pub(crate) fn clear(log: &Log, pool: &PoolCore, leaf: &LeafGuard<'_>, index: u32
 pub(crate) fn release(log: &Log, pool: &PoolCore, before: Entry) {
     if let Some(block) = before.as_block() {
         log.kill(block.segment, block.share());
-        pool.owner
-            .discharge(u64::from(block.share()), pool.persistence);
+        pool.owner.discharge(u64::from(block.share()), pool.persistence);
     }
 }

@@ -16,7 +16,7 @@ use crate::entry::{BlockRef, Entry};
 use crate::header::Header;
 use crate::memory::Gather;
 use crate::outcome::{ByteRange, Outcome, Rejection};
-use crate::segment::Class;
+use crate::row::Class;
 use crate::stats::Counter;
 use crate::table::{Ensured, LEAF_GRANULES, LeafRef, ObjectId, ObjectRef};
 use crate::units::{BLOCK_GRANULES, GRANULE_BYTES, Granule};
@@ -92,8 +92,7 @@ impl Engine {
                     tries.progress(bytes);
                 }
                 Err(stall) => {
-                    if let Some(failed) = self.unblock(context, pool, id, rest, (stall, &mut tries))
-                    {
+                    if let Some(failed) = self.unblock(context, pool, id, rest, (stall, &mut tries)) {
                         self.flush_range(context, pool, id, range);
                         return failed;
                     }
@@ -116,9 +115,7 @@ impl Engine {
             Stall::Again => return None,
             Stall::Gone => return Some(Outcome::Refused(crate::Refusal::UnknownPool(pool.id))),
             Stall::NoRoom => self.make_room(Want::Anything),
-            Stall::Cap if pool.persistence == Persistence::Ephemeral => {
-                self.make_room(Want::From(pool.owner.id))
-            }
+            Stall::Cap if pool.persistence == Persistence::Ephemeral => self.make_room(Want::From(pool.owner.id)),
             Stall::Cap => Err(NoRoom),
         };
         if made.is_ok() && tries.again() {
@@ -128,32 +125,20 @@ impl Engine {
         if tries.flush_once() && self.flush_range(context, pool, id, rest) > 0 {
             return None;
         }
-        let why = if stall == Stall::Cap {
-            Rejection::Cap
-        } else {
-            Rejection::Budget
-        };
+        let why = if stall == Stall::Cap { Rejection::Cap } else { Rejection::Budget };
         Some(Outcome::Rejected(why))
     }
 
     /// Whether every granule of `range` is there.
-    fn holds_all(
-        &self,
-        context: &Context,
-        pool: &PoolCore,
-        id: ObjectId,
-        range: ByteRange,
-    ) -> bool {
+    fn holds_all(&self, context: &Context, pool: &PoolCore, id: ObjectId, range: ByteRange) -> bool {
         let _pin = self.epochs.pin(context.slot);
         let Some(object) = self.tables.find(pool.id, id) else {
             return false;
         };
-        (range.first().0..=range.last().0)
-            .map(Granule)
-            .all(|granule| {
-                let leaf = self.tables.leaf(object, granule);
-                leaf.is_some_and(|leaf| !self.tables.entry(leaf, leaf_index(granule)).is_missing())
-            })
+        (range.first().0..=range.last().0).map(Granule).all(|granule| {
+            let leaf = self.tables.leaf(object, granule);
+            leaf.is_some_and(|leaf| !self.tables.entry(leaf, leaf_index(granule)).is_missing())
+        })
     }
 
     /// Puts the start of `range`, up to the end of its leaf. Returns the bytes put, at least one granule's.
@@ -179,34 +164,18 @@ impl Engine {
             Persistence::Persistent => Class::Persistent,
             Persistence::Ephemeral => Class::Probation,
         };
-        let place = Place {
-            object,
-            leaf,
-            class,
-            block_granules: block_bytes / GRANULE_BYTES,
-        };
+        let place = Place { object, leaf, class, block_granules: block_bytes / GRANULE_BYTES };
         let start = leaf_index(first);
         let leaf_bytes = (LEAF_GRANULES - start) as usize * GRANULE_BYTES;
-        let piece_bytes = usize::try_from(range.len)
-            .unwrap_or(usize::MAX)
-            .min(leaf_bytes);
+        let piece_bytes = usize::try_from(range.len).unwrap_or(usize::MAX).min(leaf_bytes);
         let mut pending = Pending::starting_at(start);
         let mut done = 0;
         let stall = loop {
             if done + pending.bytes == piece_bytes {
-                break self
-                    .enter(context, pool, &place, &mut pending)
-                    .map(|bytes| done += bytes)
-                    .err();
+                break self.enter(context, pool, &place, &mut pending).map(|bytes| done += bytes).err();
             }
             let before = pending.bytes;
-            if self.encode_next(
-                context,
-                pool,
-                &place,
-                (from, piece_bytes - done - before),
-                &mut pending,
-            ) {
+            if self.encode_next(context, pool, &place, (from, piece_bytes - done - before), &mut pending) {
                 from.skip(pending.bytes - before);
                 continue;
             }
@@ -268,9 +237,7 @@ impl Engine {
         raw: &[u8],
         pending: &mut Pending,
     ) -> bool {
-        let Context {
-            heads, workspace, ..
-        } = context;
+        let Context { heads, workspace, .. } = context;
         let Some(head) = &mut heads[place.class as usize] else {
             return false;
         };
@@ -279,13 +246,7 @@ impl Engine {
         }
         let room = head.payload(&self.log.segments);
         let most = room.len().min(raw.len());
-        let encoded = tmem_codec::encode(
-            workspace,
-            pool.policy(),
-            Temperature::Hot,
-            raw,
-            &mut room[..most],
-        );
+        let encoded = tmem_codec::encode(workspace, pool.policy(), Temperature::Hot, raw, &mut room[..most]);
         let Some(encoded) = encoded else { return false };
         let header = Header {
             leaf: place.leaf.0,
@@ -316,16 +277,8 @@ impl Engine {
         let leaf = self.tables.lock_leaf(place.leaf);
         let alive = leaf.object() == Some(place.object);
         let range = pending.from..pending.to;
-        let share_of = |index: u32| {
-            leaf.get(index)
-                .as_block()
-                .map_or(0, |block| u64::from(block.share()))
-        };
-        let leaving = if alive {
-            range.clone().map(share_of).sum()
-        } else {
-            0
-        };
+        let share_of = |index: u32| leaf.get(index).as_block().map_or(0, |block| u64::from(block.share()));
+        let leaving = if alive { range.clone().map(share_of).sum() } else { 0 };
         if !alive || !pool.owner.charge(pending.units, leaving, pool.persistence) {
             drop(leaf);
             self.forget(context, pending, place.class);
@@ -341,12 +294,7 @@ impl Engine {
             release(&self.log, pool, before);
         }
         drop(leaf);
-        self.count(
-            context,
-            pool,
-            Counter::GranulesPut,
-            u64::from(pending.to - pending.from),
-        );
+        self.count(context, pool, Counter::GranulesPut, u64::from(pending.to - pending.from));
         self.count(context, pool, Counter::GranulesReplaced, replaced);
         Ok(pending.restart())
     }
@@ -367,23 +315,14 @@ fn short_pattern(granule: &[u8]) -> Option<u32> {
         return granule.iter().all(|byte| *byte == 0).then_some(0);
     }
     let word = same_filled(granule)?;
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the two halves of the word are compared"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves of the word are compared")]
     let (low, high) = (word as u32, (word >> 32) as u32);
     (low == high).then_some(low)
 }
 
 impl Pending {
     fn starting_at(index: u32) -> Self {
-        Self {
-            entries: [Entry::MISSING; LEAF_GRANULES as usize],
-            from: index,
-            to: index,
-            units: 0,
-            bytes: 0,
-        }
+        Self { entries: [Entry::MISSING; LEAF_GRANULES as usize], from: index, to: index, units: 0, bytes: 0 }
     }
 
     fn push(&mut self, entry: Entry, bytes: usize) {

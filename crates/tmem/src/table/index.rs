@@ -28,10 +28,7 @@ impl Default for Index {
     fn default() -> Self {
         // Clients choose the names. A seed of this process's own keeps them from choosing collisions.
         let seed = std::collections::hash_map::RandomState::new().hash_one(0);
-        Self {
-            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
-            hasher: FixedState::with_seed(seed),
-        }
+        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect(), hasher: FixedState::with_seed(seed) }
     }
 }
 
@@ -45,17 +42,9 @@ impl Index {
         &self.shards[(hash >> 40) as usize % SHARDS]
     }
 
-    pub(super) fn find(
-        &self,
-        pool: PoolId,
-        id: ObjectId,
-        name_of: impl Fn(ObjectRef) -> Name,
-    ) -> Option<ObjectRef> {
+    pub(super) fn find(&self, pool: PoolId, id: ObjectId, name_of: impl Fn(ObjectRef) -> Name) -> Option<ObjectRef> {
         let hash = self.hash((pool, id));
-        self.shard(hash)
-            .read()
-            .find(hash, |object| name_of(*object) == (pool, id))
-            .copied()
+        self.shard(hash).read().find(hash, |object| name_of(*object) == (pool, id)).copied()
     }
 
     /// The object of that name; if there is none, the one that `make` makes.
@@ -110,10 +99,7 @@ impl Index {
 
     /// Every object, as of now.
     pub(super) fn all(&self) -> Vec<ObjectRef> {
-        self.shards
-            .iter()
-            .flat_map(|shard| shard.read().iter().copied().collect::<Vec<_>>())
-            .collect()
+        self.shards.iter().flat_map(|shard| shard.read().iter().copied().collect::<Vec<_>>()).collect()
     }
 }
 

@@ -9,10 +9,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Granules that a leaf covers.
 pub(crate) const LEAF_GRANULES: u32 = 32;
-const _: () = assert!(
-    (LEAF_GRANULES as usize).is_multiple_of(crate::units::BLOCK_GRANULES),
-    "blocks lie within one leaf"
-);
+const _: () =
+    assert!((LEAF_GRANULES as usize).is_multiple_of(crate::units::BLOCK_GRANULES), "blocks lie within one leaf");
 
 /// A leaf, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,12 +56,7 @@ impl Leaf {
         if let Some(warmer) = seen.warmed() {
             let cell = &self.entries[index as usize];
             // Relaxed: the same contents as before, which the reader has acquired already; a lost count is no loss.
-            let _ = cell.compare_exchange(
-                seen.word(),
-                warmer.word(),
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            );
+            let _ = cell.compare_exchange(seen.word(), warmer.word(), Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 }

@@ -60,14 +60,8 @@ struct Root {
 
 impl Root {
     fn from_word(word: u64) -> Self {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the two halves of the word"
-        )]
-        Self {
-            id: word as u32,
-            height: (word >> 32) as u32,
-        }
+        #[expect(clippy::cast_possible_truncation, reason = "the two halves of the word")]
+        Self { id: word as u32, height: (word >> 32) as u32 }
     }
 
     fn word(self) -> u64 {
@@ -185,12 +179,7 @@ impl Tables {
     }
 
     /// The leaf for `granule` of `object`, made if need be. The caller is pinned.
-    pub(crate) fn ensure_leaf(
-        &self,
-        object: ObjectRef,
-        granule: Granule,
-        budget: &Budget,
-    ) -> Result<Ensured, NoRoom> {
+    pub(crate) fn ensure_leaf(&self, object: ObjectRef, granule: Granule, budget: &Budget) -> Result<Ensured, NoRoom> {
         if let Some(leaf) = self.find_leaf(object, granule) {
             return Ok(Ensured::Leaf(leaf));
         }
@@ -213,23 +202,14 @@ impl Tables {
     }
 
     /// Links a leaf that nobody knows yet. Nodes that were made before the budget ran out stay, empty, for the next try.
-    fn link_leaf(
-        &self,
-        object: &Object,
-        index: u64,
-        leaf: u32,
-        budget: &Budget,
-    ) -> Result<(), NoRoom> {
+    fn link_leaf(&self, object: &Object, index: u64, leaf: u32, budget: &Budget) -> Result<(), NoRoom> {
         let mut root = object.root();
         if root.id == 0 {
             while !root.covers(index) {
                 root.height += 1;
             }
             if root.height == 0 {
-                object.set_root(Root {
-                    id: leaf,
-                    height: 0,
-                });
+                object.set_root(Root { id: leaf, height: 0 });
                 return Ok(());
             }
             root.id = self.alloc_node(budget)?;
@@ -238,10 +218,7 @@ impl Tables {
         while !root.covers(index) {
             let above = self.alloc_node(budget)?;
             self.nodes.get(above).link(0, root.id);
-            root = Root {
-                id: above,
-                height: root.height + 1,
-            };
+            root = Root { id: above, height: root.height + 1 };
             object.set_root(root);
         }
         let mut node = self.nodes.get(root.id);
@@ -326,17 +303,7 @@ impl Tables {
         (start..NODE_CHILDREN).find_map(|slot| {
             let child = self.nodes.get(top.id).child(slot);
             let inner = if slot == start { index } else { 0 };
-            if child == 0 {
-                None
-            } else {
-                self.first_leaf(
-                    Root {
-                        id: child,
-                        height: level,
-                    },
-                    inner,
-                )
-            }
+            if child == 0 { None } else { self.first_leaf(Root { id: child, height: level }, inner) }
         })
     }
 
@@ -363,12 +330,7 @@ impl Tables {
     }
 
     /// The object, made if need be. The caller is pinned.
-    pub(crate) fn find_or_make(
-        &self,
-        pool: PoolId,
-        id: ObjectId,
-        budget: &Budget,
-    ) -> Result<ObjectRef, NoRoom> {
+    pub(crate) fn find_or_make(&self, pool: PoolId, id: ObjectId, budget: &Budget) -> Result<ObjectRef, NoRoom> {
         if let Some(object) = self.find(pool, id) {
             return Ok(object);
         }
@@ -428,12 +390,7 @@ impl Tables {
         self.discard(epochs, garbage);
     }
 
-    fn empty_subtree(
-        &self,
-        top: Root,
-        garbage: &mut Vec<Garbage>,
-        visit: &mut impl FnMut(&LeafGuard<'_>),
-    ) {
+    fn empty_subtree(&self, top: Root, garbage: &mut Vec<Garbage>, visit: &mut impl FnMut(&LeafGuard<'_>)) {
         if top.height == 0 {
             let guard = self.lock_leaf(LeafRef(top.id));
             visit(&guard);
@@ -444,14 +401,7 @@ impl Tables {
         for slot in 0..NODE_CHILDREN {
             let child = self.nodes.get(top.id).child(slot);
             if child != 0 {
-                self.empty_subtree(
-                    Root {
-                        id: child,
-                        height: top.height - 1,
-                    },
-                    garbage,
-                    visit,
-                );
+                self.empty_subtree(Root { id: child, height: top.height - 1 }, garbage, visit);
             }
         }
         garbage.push(Garbage::Node(top.id));
