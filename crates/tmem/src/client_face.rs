@@ -5,7 +5,7 @@ use crate::budget::Use;
 use crate::client::{Account, ClientId, ClientState, Persistence, PoolCore, Sharing};
 use crate::context::Taken;
 use crate::memory::{Gather, Scatter};
-use crate::ops::After;
+use crate::ops::{After, Target};
 use crate::outcome::{ByteRange, Outcome, Refusal};
 use crate::stats::{Counter, Stats};
 use crate::store::{Store, StoreError};
@@ -138,16 +138,15 @@ impl Client {
     /// Carries out one operation.
     fn run(&self, context: &mut Taken<'_>, pool: &PoolCore, object: ObjectId, action: &mut Action<'_>) -> Outcome {
         let engine = &self.store.engine;
+        let target = Target { pool, id: object };
         let outcome = match self.check(pool, action) {
             Err(refusal) => Outcome::Refused(refusal),
             Ok(range) => match action {
-                Action::Put { from, .. } => engine.put(context, pool, object, range, Gather::new(from)),
-                Action::Get { into, .. } => engine.get(context, pool, object, range, (Scatter::new(into), After::Keep)),
-                Action::Take { into, .. } => {
-                    engine.get(context, pool, object, range, (Scatter::new(into), After::Flush))
-                }
-                Action::Flush { .. } => Outcome::Flushed { granules: engine.flush_range(context, pool, object, range) },
-                Action::FlushObject => Outcome::Flushed { granules: engine.remove_object(context, pool, object) },
+                Action::Put { from, .. } => engine.put(context, target, range, Gather::new(from)),
+                Action::Get { into, .. } => engine.get(context, target, range, (Scatter::new(into), After::Keep)),
+                Action::Take { into, .. } => engine.get(context, target, range, (Scatter::new(into), After::Flush)),
+                Action::Flush { .. } => Outcome::Flushed { granules: engine.flush_range(context, target, range) },
+                Action::FlushObject => Outcome::Flushed { granules: engine.remove_object(context, target) },
             },
         };
         for counter in counters_of(action, &outcome) {

@@ -6,6 +6,7 @@ use crate::client::{PoolCore, Registry};
 use crate::context::{Context, Contexts};
 use crate::epoch::Epochs;
 use crate::log::Log;
+use crate::ops::Target;
 use crate::row::Class;
 use crate::stats::Counter;
 use crate::store::StoreError;
@@ -88,8 +89,8 @@ impl Engine {
     pub(crate) fn empty_pool(&self, pool: &PoolCore) {
         self.settle_state();
         let context = self.contexts.take(&self.budget);
-        for object in self.tables.objects_of(pool.id) {
-            self.remove_object(&context, pool, object);
+        for id in self.tables.objects_of(pool.id) {
+            self.remove_object(&context, Target { pool, id });
         }
         drop(context);
         self.reclaim_now();

@@ -17,7 +17,7 @@
 //! The word names a segment, not a tier: where the segment is stands in the segment table.
 
 use crate::bits::Field;
-use crate::units::{SegmentId, unit_bytes};
+use crate::units::SegmentId;
 
 const KIND: Field = Field::lowest(2);
 const HEAT: Field = Field::after(KIND, 2);
@@ -26,10 +26,11 @@ const COUNT: Field = Field::after(INDEX, 4);
 const SIZE: Field = Field::after(COUNT, 13);
 const PLACE: Field = Field::after(SIZE, 17);
 const SEGMENT: Field = Field::after(PLACE, 22);
-const _: () = assert!(SEGMENT.end() == 64);
-const _: () = assert!(COUNT.max() as usize + 1 == crate::units::BLOCK_GRANULES);
+const PATTERN: Field = Field::after(Field::lowest(32), 32);
+const _: () = assert!(SEGMENT.end() == 64 && PATTERN.end() == 64);
+const _: () = assert!(COUNT.max() + 1 == crate::units::BLOCK_GRANULES as u64);
 const _: () = assert!(PLACE.max() + 1 == crate::units::SEGMENT_UNITS as u64);
-const _: () = assert!(unit_bytes(SIZE.max() as u32 + 1) >= tmem_codec::MAX_BLOCK + 2 * crate::units::UNIT_BYTES);
+const _: () = assert!(SIZE.max() + 1 >= (tmem_codec::MAX_BLOCK / crate::units::UNIT_BYTES + 2) as u64);
 
 /// Segments that an entry can name.
 pub(crate) const MAX_SEGMENTS: u32 = 1 << 22;
@@ -97,7 +98,7 @@ impl Entry {
 
     /// A granule of `pattern`, repeated.
     pub(crate) fn filled(pattern: u32) -> Self {
-        Self(1 | u64::from(pattern) << 32)
+        Self(PATTERN.set(1, u64::from(pattern)))
     }
 
     /// A granule in a block, with no heat.
@@ -130,8 +131,7 @@ impl Entry {
     pub(crate) fn kind(self) -> EntryKind {
         match KIND.get(self.0) {
             0 => EntryKind::Missing,
-            #[expect(clippy::cast_possible_truncation, reason = "the upper half of the word")]
-            1 => EntryKind::Filled((self.0 >> 32) as u32),
+            1 => EntryKind::Filled(PATTERN.get32(self.0)),
             2 => EntryKind::Block(BlockRef {
                 segment: SegmentId(SEGMENT.get32(self.0)),
                 place: PLACE.get32(self.0),

@@ -38,8 +38,8 @@ const SETTLED: Field = Field::after(TABLES, 1);
 const STORED: Field = Field::lowest(17);
 const MAGIC_FIELD: Field = Field::after(STORED, 15);
 const _: () = assert!(SETTLED.end() == 64 && MAGIC_FIELD.end() == 32);
-const _: () = assert!(COUNT.max() as usize + 1 == BLOCK_GRANULES && TAIL.max() as usize + 1 == GRANULE_BYTES);
-const _: () = assert!(STORED.max() as usize >= tmem_codec::MAX_BLOCK);
+const _: () = assert!(COUNT.max() + 1 == BLOCK_GRANULES as u64 && TAIL.max() + 1 == GRANULE_BYTES as u64);
+const _: () = assert!(STORED.max() >= tmem_codec::MAX_BLOCK as u64);
 
 /// Leaves that a header can name.
 pub(crate) const MAX_LEAVES: u32 = 1 << 28;

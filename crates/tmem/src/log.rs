@@ -64,11 +64,12 @@ impl Log {
 
     /// Readies a warm segment ahead of need, if there is none and the budget has room for more than one.
     pub(crate) fn prepare(&self, budget: &Budget) {
-        if self.lock().warm.is_empty() && budget.room() >= 4 * SEGMENT_BYTES {
-            if let Ok(id) = self.take_memory(budget, Claim::Put) {
-                self.segments.row(id).prepare();
-                self.lock().warm.push(id);
-            }
+        if self.has_warm() || budget.room() < 4 * SEGMENT_BYTES {
+            return;
+        }
+        if let Ok(id) = self.take_memory(budget, Claim::Put) {
+            self.segments.row(id).prepare();
+            self.lock().warm.push(id);
         }
     }
 

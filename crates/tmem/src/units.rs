@@ -16,7 +16,10 @@ pub(crate) const SEGMENT_UNITS: u32 = 131_072;
 pub(crate) const BLOCK_GRANULES: usize = tmem_codec::MAX_BLOCK / GRANULE_BYTES;
 
 const _: () = assert!(SEGMENT_UNITS as usize * UNIT_BYTES == SEGMENT_BYTES);
-const _: () = assert!(BLOCK_GRANULES == 16);
+
+/// The same, for counts of 32 bits.
+pub(crate) const BLOCK_GRANULES_U32: u32 = 16;
+const _: () = assert!(BLOCK_GRANULES_U32 as usize == BLOCK_GRANULES);
 
 /// A granule of an object: its byte offset over 4096, so below 2^52.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,5 +1,7 @@
 //! The plain life of data in a store.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use tmem::{Cleaning, ClientOptions, Outcome, Policy, Pool, PoolOptions, Store, StoreOptions};
 
 fn store(budget: usize) -> Store {

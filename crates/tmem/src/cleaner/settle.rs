@@ -11,7 +11,7 @@ use crate::header::Header;
 use crate::segment::OpenSegment;
 use crate::stats::Counter;
 use crate::table::LeafRef;
-use crate::units::{BLOCK_GRANULES, GRANULE_BYTES};
+use crate::units::{BLOCK_GRANULES, BLOCK_GRANULES_U32, GRANULE_BYTES};
 use core::ops::Range;
 use tmem_codec::{Policy, Temperature};
 
@@ -36,7 +36,7 @@ impl Group {
     /// The longest run of decoded granules around `index`.
     fn run_around(&self, index: u32) -> Range<u32> {
         let there = |index: u32| !self.seen[(index - self.base) as usize].is_missing();
-        let end = self.base + BLOCK_GRANULES as u32;
+        let end = self.base + BLOCK_GRANULES_U32;
         let from = (self.base..=index).rev().take_while(|index| there(*index)).last().unwrap_or(index);
         let to = (index..end).take_while(|index| there(*index)).last().map_or(index, |last| last + 1);
         from..to

@@ -1,17 +1,17 @@
 //! Flush: of a range, and of whole objects.
 
-use super::{clear, leaf_index};
-use crate::client::PoolCore;
+use super::{Target, clear, leaf_index};
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::outcome::ByteRange;
 use crate::stats::Counter;
-use crate::table::{LEAF_GRANULES, ObjectId, Reuse};
+use crate::table::{LEAF_GRANULES, Reuse};
 use crate::units::Granule;
 
 impl Engine {
     /// Makes `range` missing, its last granule whole. Returns how many granules were there.
-    pub(crate) fn flush_range(&self, context: &Context, pool: &PoolCore, id: ObjectId, range: ByteRange) -> u64 {
+    pub(crate) fn flush_range(&self, context: &Context, target: Target<'_>, range: ByteRange) -> u64 {
+        let Target { pool, id } = target;
         let last = range.last();
         let mut next = Some(range.first());
         let mut flushed = 0;
@@ -50,7 +50,8 @@ impl Engine {
     }
 
     /// Makes all of an object missing. Returns how many granules were there.
-    pub(crate) fn remove_object(&self, context: &Context, pool: &PoolCore, id: ObjectId) -> u64 {
+    pub(crate) fn remove_object(&self, context: &Context, target: Target<'_>) -> u64 {
+        let Target { pool, id } = target;
         let mut flushed = 0;
         {
             let _pin = self.epochs.pin(context.slot);

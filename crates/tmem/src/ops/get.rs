@@ -4,7 +4,7 @@
 //! pinned, so a granule is seen as it was when its entry was loaded. A take then clears the entry under the leaf's lock,
 //! if it is still the same, and otherwise starts that block over.
 
-use super::{clear, leaf_index};
+use super::{Target, clear, leaf_index};
 use crate::client::PoolCore;
 use crate::context::Context;
 use crate::engine::Engine;
@@ -14,7 +14,7 @@ use crate::header::{Damaged, Header};
 use crate::memory::Scatter;
 use crate::outcome::{ByteRange, GranuleMap, Outcome};
 use crate::stats::Counter;
-use crate::table::{LEAF_GRANULES, LeafRef, ObjectId, ObjectRef, Reuse};
+use crate::table::{LEAF_GRANULES, LeafRef, ObjectRef, Reuse};
 use crate::units::{GRANULE_BYTES, Granule};
 use tmem_codec::MAX_BLOCK;
 
@@ -85,18 +85,17 @@ impl Engine {
     pub(crate) fn get(
         &self,
         context: &mut Context,
-        pool: &PoolCore,
-        id: ObjectId,
+        target: Target<'_>,
         range: ByteRange,
         (mut into, after): (Scatter<'_, '_>, After),
     ) -> Outcome {
         let mut found = Found::new(range);
         let mut left = Some(range);
         while let Some(rest) = left {
-            let bytes = self.get_piece(context, pool, id, rest, (&mut into, after), &mut found);
+            let bytes = self.get_piece(context, target, rest, (&mut into, after), &mut found);
             left = rest.after(bytes as u64);
         }
-        self.count(context, pool, Counter::GranulesGot, found.filled as u64);
+        self.count(context, target.pool, Counter::GranulesGot, found.filled as u64);
         if after == After::Flush {
             self.tables.reclaim(&self.epochs, &self.budget, Reuse::WhenMuch);
         }
@@ -107,8 +106,7 @@ impl Engine {
     fn get_piece(
         &self,
         context: &mut Context,
-        pool: &PoolCore,
-        id: ObjectId,
+        target: Target<'_>,
         range: ByteRange,
         (into, after): (&mut Scatter<'_, '_>, After),
         found: &mut Found,
@@ -120,7 +118,10 @@ impl Engine {
         let skip = (range.offset - first.offset()) as usize;
         let leaf_bytes = (LEAF_GRANULES - index) as usize * GRANULE_BYTES - skip;
         let bytes = usize::try_from(range.len).unwrap_or(usize::MAX).min(leaf_bytes);
-        let place = self.tables.find(pool.id, id).and_then(|object| Some((object, self.tables.leaf(object, first)?)));
+        let place = self
+            .tables
+            .find(target.pool.id, target.id)
+            .and_then(|object| Some((object, self.tables.leaf(object, first)?)));
         let Some((object, leaf)) = place else {
             found.add(Step::Missing((skip + bytes).div_ceil(GRANULE_BYTES)));
             into.skip(bytes);
@@ -128,7 +129,7 @@ impl Engine {
         };
         let mut span = Span { object, leaf, index, skip, bytes };
         while span.bytes > 0 {
-            let step = self.get_step(context, pool, &span, (into, after), &pin);
+            let step = self.get_step(context, target.pool, &span, (into, after), &pin);
             let granules = match step {
                 Step::Again => continue,
                 Step::Filled(granules) => granules,

@@ -10,8 +10,15 @@ pub(crate) use get::After;
 use crate::client::PoolCore;
 use crate::entry::Entry;
 use crate::log::Log;
-use crate::table::{LEAF_GRANULES, LeafGuard};
+use crate::table::{LEAF_GRANULES, LeafGuard, ObjectId};
 use crate::units::Granule;
+
+/// What an operation is on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target<'a> {
+    pub(crate) pool: &'a PoolCore,
+    pub(crate) id: ObjectId,
+}
 
 /// Index of a granule within its leaf.
 pub(crate) fn leaf_index(granule: Granule) -> u32 {

@@ -6,7 +6,7 @@
 //!
 //! Whatever goes wrong, the range of a put that is not stored is missing afterwards.
 
-use super::{leaf_index, release};
+use super::{Target, leaf_index, release};
 use crate::budget::NoRoom;
 use crate::cleaner::Want;
 use crate::client::{ClientState, Persistence, PoolCore};
@@ -18,7 +18,7 @@ use crate::memory::Gather;
 use crate::outcome::{ByteRange, Outcome, Rejection};
 use crate::row::Class;
 use crate::stats::Counter;
-use crate::table::{Ensured, LEAF_GRANULES, LeafRef, ObjectId, ObjectRef};
+use crate::table::{Ensured, LEAF_GRANULES, LeafRef, ObjectRef};
 use crate::units::{BLOCK_GRANULES, GRANULE_BYTES, Granule};
 use tmem_codec::{Policy, Temperature, same_filled};
 
@@ -72,28 +72,28 @@ impl Engine {
     pub(crate) fn put(
         &self,
         context: &mut Context,
-        pool: &PoolCore,
-        id: ObjectId,
+        target: Target<'_>,
         range: ByteRange,
         mut from: Gather<'_>,
     ) -> Outcome {
-        if pool.owner.state() == ClientState::Frozen && !self.holds_all(context, pool, id, range) {
-            self.flush_range(context, pool, id, range);
+        let pool = target.pool;
+        if pool.owner.state() == ClientState::Frozen && !self.holds_all(context, target, range) {
+            self.flush_range(context, target, range);
             return Outcome::Frozen;
         }
         let block_bytes = block_bytes(pool.policy(), range.len);
         let mut left = Some(range);
         let mut tries = Tries::default();
         while let Some(rest) = left {
-            match self.put_piece(context, pool, id, rest, from, block_bytes) {
+            match self.put_piece(context, target, rest, from, block_bytes) {
                 Ok(bytes) => {
                     from.skip(bytes);
                     left = rest.after(bytes as u64);
                     tries.progress(bytes);
                 }
                 Err(stall) => {
-                    if let Some(failed) = self.unblock(context, pool, id, rest, (stall, &mut tries)) {
-                        self.flush_range(context, pool, id, range);
+                    if let Some(failed) = self.unblock(context, target, rest, (stall, &mut tries)) {
+                        self.flush_range(context, target, range);
                         return failed;
                     }
                 }
@@ -106,11 +106,11 @@ impl Engine {
     fn unblock(
         &self,
         context: &mut Context,
-        pool: &PoolCore,
-        id: ObjectId,
+        target: Target<'_>,
         rest: ByteRange,
         (stall, tries): (Stall, &mut Tries),
     ) -> Option<Outcome> {
+        let pool = target.pool;
         let made = match stall {
             Stall::Again => return None,
             Stall::Gone => return Some(Outcome::Refused(crate::Refusal::UnknownPool(pool.id))),
@@ -122,7 +122,7 @@ impl Engine {
             return None;
         }
         // What the rest replaces is unreachable already; letting go of it may be what is needed.
-        if tries.flush_once() && self.flush_range(context, pool, id, rest) > 0 {
+        if tries.flush_once() && self.flush_range(context, target, rest) > 0 {
             return None;
         }
         let why = if stall == Stall::Cap { Rejection::Cap } else { Rejection::Budget };
@@ -130,9 +130,9 @@ impl Engine {
     }
 
     /// Whether every granule of `range` is there.
-    fn holds_all(&self, context: &Context, pool: &PoolCore, id: ObjectId, range: ByteRange) -> bool {
+    fn holds_all(&self, context: &Context, target: Target<'_>, range: ByteRange) -> bool {
         let _pin = self.epochs.pin(context.slot);
-        let Some(object) = self.tables.find(pool.id, id) else {
+        let Some(object) = self.tables.find(target.pool.id, target.id) else {
             return false;
         };
         (range.first().0..=range.last().0).map(Granule).all(|granule| {
@@ -145,18 +145,18 @@ impl Engine {
     fn put_piece(
         &self,
         context: &mut Context,
-        pool: &PoolCore,
-        id: ObjectId,
+        target: Target<'_>,
         range: ByteRange,
         mut from: Gather<'_>,
         block_bytes: usize,
     ) -> Result<usize, Stall> {
         let _pin = self.epochs.pin(context.slot);
+        let pool = target.pool;
         if pool.is_destroyed() {
             return Err(Stall::Gone);
         }
         let first = range.first();
-        let object = self.tables.find_or_make(pool.id, id, &self.budget)?;
+        let object = self.tables.find_or_make(pool.id, target.id, &self.budget)?;
         let Ensured::Leaf(leaf) = self.tables.ensure_leaf(object, first, &self.budget)? else {
             return Err(Stall::Again);
         };

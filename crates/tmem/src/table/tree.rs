@@ -76,7 +76,10 @@ impl Root {
 
 /// Which child of a node at `level` (0: its children are leaves) leads to the leaf.
 fn child_slot(leaf_index: u64, level: u32) -> usize {
-    (leaf_index >> (NODE_BITS * level)) as usize % NODE_CHILDREN
+    #[expect(clippy::cast_possible_truncation, reason = "only the lowest bits count")]
+    {
+        (leaf_index >> (NODE_BITS * level)) as usize % NODE_CHILDREN
+    }
 }
 
 fn leaf_index(granule: Granule) -> u64 {
