@@ -73,7 +73,7 @@ fn safe_tokens(src: &[u8], literal: usize, aux: usize) -> usize {
 }
 
 /// Bytes that are copied for every token, whatever its length.
-const ALWAYS: usize = 24;
+const ALWAYS: usize = 16;
 
 /// Decodes tokens while there is room for whole chunks on all sides, and no count takes three bytes; what it leaves.
 #[inline(always)]
@@ -106,7 +106,7 @@ fn fast<'a>(
                 break;
             }
             if long.literals > 0 {
-                copy_literals(src, literal, dst, to, long.literals);
+                dst[to..to + long.literals].copy_from_slice(&src[literal..literal + long.literals]);
                 literal += long.literals;
                 to += long.literals;
                 aux += 1;
@@ -138,9 +138,12 @@ fn fast<'a>(
         // SAFETY: to + total + 24 <= dst.len().
         unsafe { store64(dst, to, old ^ (old ^ fresh) & token.mask) }
         copy_word(dst, to + 8, newest);
-        copy_word(dst, to + 16, newest);
         if total > ALWAYS {
-            copy_chunks(dst, to + ALWAYS, newest, to + total);
+            copy_word(dst, to + 16, newest);
+            copy_word(dst, to + 24, newest);
+            if total > 32 {
+                copy_chunks(dst, to + 32, newest, to + total);
+            }
         }
         literal += token.literals();
         to += total;
@@ -195,17 +198,6 @@ impl Long {
     }
 }
 
-/// Copies literals in chunks of 16. The callers have 16 bytes to spare on both sides.
-#[inline(always)]
-fn copy_literals(src: &[u8], from: usize, dst: &mut [u8], to: usize, len: usize) {
-    let mut done = 0;
-    while done < len {
-        // SAFETY: done < len, and both slices reach 16 bytes further than the literals.
-        unsafe { copy16(src, from + done, dst, to + done) }
-        done += 16;
-    }
-}
-
 /// Copies 8 bytes from `distance` before. The callers have `8 <= distance <= to` and `to + 8 <= dst.len()`.
 #[inline(always)]
 fn copy_word(dst: &mut [u8], to: usize, distance: usize) {
@@ -218,7 +210,7 @@ fn copy_word(dst: &mut [u8], to: usize, distance: usize) {
 /// Copies from `distance` before until `end` is reached or passed by less than 16 bytes.
 ///
 /// The callers have `8 <= distance <= to` and `end + 16 <= dst.len()`.
-#[inline(always)]
+#[inline(never)]
 fn copy_chunks(dst: &mut [u8], mut to: usize, distance: usize, end: usize) {
     debug_assert!((MIN_DISTANCE..=to).contains(&distance) && end + 16 <= dst.len());
     // SAFETY: distance <= to, and it ends at or before `to`.
