@@ -3,13 +3,16 @@
 //! - [`Reservation`]: a stretch of addresses that costs nothing until parts of it are committed. Tables and segments live
 //!   in reservations, so that an index turns into an address by one multiplication and never moves.
 //! - [`Memfd`]: a sealed piece of shared memory, which another process can be given.
+//! - [`prefetch`]: a hint, not a system call, but as far below.
 //! - [`resident_bytes`]: what the kernel says this process holds, to check our own ledger against.
 
 mod memfd;
+mod prefetch;
 mod process;
 mod reservation;
 
 pub use memfd::Memfd;
+pub use prefetch::prefetch;
 pub use process::{MemoryUse, resident_bytes};
 pub use reservation::{Pages, Reservation};
 

@@ -5,7 +5,7 @@ use crate::budget::Use;
 use crate::client::{Account, ClientId, ClientState, Persistence, PoolCore, Sharing};
 use crate::context::Taken;
 use crate::memory::{Gather, Scatter};
-use crate::ops::{After, Target};
+use crate::ops::{After, Ahead, Target};
 use crate::outcome::{ByteRange, Outcome, Refusal};
 use crate::stats::{Counter, Stats};
 use crate::store::{Store, StoreError};
@@ -122,7 +122,10 @@ impl Client {
         let mut context = engine.contexts.take(&engine.budget);
         let mut last: Option<Arc<PoolCore>> = None;
         completions.reserve(batch.len());
-        for operation in batch {
+        let mut ahead = Ahead::default();
+        for at in 0..batch.len() {
+            ahead.look(engine, batch.get(at + 1), batch.get(at + 2));
+            let operation = &mut batch[at];
             if last.as_ref().is_none_or(|pool| pool.id != operation.pool) {
                 last = self.account.pool(operation.pool);
             }

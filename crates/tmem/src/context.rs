@@ -44,6 +44,14 @@ impl Context {
         Ok(context)
     }
 
+    /// On the heap, if there is room. Never inlined: a context is built on the stack, and whoever has that in its frame
+    /// pays for probing it at every call.
+    #[cold]
+    #[inline(never)]
+    fn boxed(slot: usize, budget: &Budget) -> Option<Box<Self>> {
+        Self::new(slot, budget, Claim::Put).ok().map(Box::new)
+    }
+
     /// Counts what the codecs have allocated since the last time.
     pub(crate) fn recount(&mut self, budget: &Budget) {
         let held = size_of::<Self>() + MAX_BLOCK + self.workspace.footprint_bytes();
@@ -88,7 +96,7 @@ impl Contexts {
                 continue;
             };
             if seat.is_none() {
-                *seat = Context::new(at, budget, Claim::Put).ok().map(Box::new);
+                *seat = Context::boxed(at, budget);
             }
             if seat.is_some() {
                 return Taken(seat);

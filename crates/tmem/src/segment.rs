@@ -88,6 +88,18 @@ impl Segments {
         Some(self.bytes(block.segment, block.place, block.units))
     }
 
+    /// Asks for the start of a block's bytes, so that a get that follows soon does not wait for them. The reference may
+    /// be out of date by then.
+    pub(crate) fn prefetch(&self, block: BlockRef) {
+        /// What is asked for; the hardware goes on from there.
+        const LINES: usize = 16;
+        const LINE_BYTES: usize = 64;
+        let start = block.segment.0 as usize * SEGMENT_BYTES + unit_bytes(block.place);
+        for line in 0..unit_bytes(block.units).div_ceil(LINE_BYTES).min(LINES) {
+            tmem_sys::prefetch(self.memory.base().as_ptr().wrapping_add(start + line * LINE_BYTES));
+        }
+    }
+
     /// All committed blocks of a victim, which stays one while the caller looks.
     pub(crate) fn victim_bytes(&self, segment: SegmentId) -> &[u8] {
         let word = self.row(segment).word();

@@ -1,10 +1,12 @@
 //! The operations, each in pieces of at most one leaf (128 KiB). A piece is pinned; between pieces nothing is held but
 //! the context.
 
+mod ahead;
 mod flush;
 mod get;
 mod put;
 
+pub(crate) use ahead::Ahead;
 pub(crate) use get::After;
 
 use crate::client::PoolCore;

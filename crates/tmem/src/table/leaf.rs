@@ -51,6 +51,11 @@ impl Leaf {
         Entry::from_word(self.entries[index as usize].load(Ordering::Acquire))
     }
 
+    /// Asks for the entry at `index`.
+    pub(super) fn prefetch(&self, index: u32) {
+        tmem_sys::prefetch(&raw const self.entries[index as usize]);
+    }
+
     /// One get more of `seen`, if it is still there.
     pub(super) fn warm(&self, index: u32, seen: Entry) {
         if let Some(warmer) = seen.warmed() {

@@ -109,6 +109,11 @@ impl Tables {
         self.leaves.get(leaf.0).load(index)
     }
 
+    /// Asks for the entry at `index` of `leaf`, which will be wanted soon.
+    pub(crate) fn prefetch(&self, leaf: LeafRef, index: u32) {
+        self.leaves.get(leaf.0).prefetch(index);
+    }
+
     /// Counts a get of what `seen` refers to, if the entry is still that.
     pub(crate) fn warm(&self, leaf: LeafRef, index: u32, seen: crate::entry::Entry) {
         self.leaves.get(leaf.0).warm(index, seen);
