@@ -15,9 +15,7 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(300);
 
 /// Steps that run the release build of `tmem`.
 pub(crate) fn steps(steps: &mut Steps) {
-    steps.step("release build", || {
-        run(cargo().args(["build", "--quiet", "--release", "--package", "tmem-cli"]))
-    });
+    steps.step("release build", || run(cargo().args(["build", "--quiet", "--release", "--package", "tmem-cli"])));
     steps.step("pages of live programs", quick_pages);
     steps.step("tmem estimate", || {
         let pages = some_pages()?.display().to_string();
@@ -25,12 +23,7 @@ pub(crate) fn steps(steps: &mut Steps) {
     });
     steps.step("tmem bench engine", || {
         let pages = some_pages()?.display().to_string();
-        prints(
-            &[
-                "bench", "engine", "--pages", &pages, "--unit", "4k", "--json",
-            ],
-            &[],
-        )
+        prints(&["bench", "engine", "--pages", &pages, "--unit", "4k", "--json"], &[])
     });
 }
 
@@ -40,12 +33,7 @@ fn folder() -> PathBuf {
 }
 
 fn quick_pages() -> Result<Verdict> {
-    let options = pages::Options {
-        out: folder(),
-        quick: true,
-        force: true,
-        ..pages::Options::default()
-    };
+    let options = pages::Options { out: folder(), quick: true, force: true, ..pages::Options::default() };
     pages::run(&options).map(|()| Verdict::Passed)
 }
 
@@ -53,10 +41,7 @@ fn quick_pages() -> Result<Verdict> {
 fn some_pages() -> Result<PathBuf> {
     let entries = fs::read_dir(folder()).context("the pages are not there")?;
     let files = entries.flatten().map(|entry| entry.path());
-    files
-        .filter(|path| path.extension().is_some_and(|name| name == "pages"))
-        .min()
-        .context("no page file is there")
+    files.filter(|path| path.extension().is_some_and(|name| name == "pages")).min().context("no page file is there")
 }
 
 /// Runs `tmem` with `arguments`, and checks that it prints JSON that has a value at each of `pointers` (RFC 6901).
@@ -64,23 +49,13 @@ fn prints(arguments: &[&str], pointers: &[&str]) -> Result<Verdict> {
     let tmem = target().join("release/tmem");
     let help = process::output(Command::new(&tmem).arg("--help"), COMMAND_LIMIT)?;
     if !help.contains(arguments[0]) {
-        return Ok(Verdict::Skipped(format!(
-            "tmem has no command {} yet",
-            arguments[0]
-        )));
+        return Ok(Verdict::Skipped(format!("tmem has no command {} yet", arguments[0])));
     }
     println!("$ tmem {}", arguments.join(" "));
-    let printed = process::output(
-        Command::new(&tmem).args(arguments).current_dir(root()),
-        COMMAND_LIMIT,
-    )?;
-    let value: Value =
-        serde_json::from_str(&printed).with_context(|| format!("no JSON: {printed}"))?;
+    let printed = process::output(Command::new(&tmem).args(arguments).current_dir(root()), COMMAND_LIMIT)?;
+    let value: Value = serde_json::from_str(&printed).with_context(|| format!("no JSON: {printed}"))?;
     for pointer in pointers {
-        ensure!(
-            value.pointer(pointer).is_some(),
-            "no {pointer} in {printed}"
-        );
+        ensure!(value.pointer(pointer).is_some(), "no {pointer} in {printed}");
     }
     println!("{printed}");
     Ok(Verdict::Passed)

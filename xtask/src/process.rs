@@ -29,10 +29,7 @@ struct Ours {
 }
 
 /// Guards the list of what is ours. A leaf: nothing is locked while it is held.
-static OURS: Mutex<Ours> = Mutex::new(Ours {
-    groups: Vec::new(),
-    directories: Vec::new(),
-});
+static OURS: Mutex<Ours> = Mutex::new(Ours { groups: Vec::new(), directories: Vec::new() });
 
 fn ours() -> MutexGuard<'static, Ours> {
     // The lists stay valid whatever a panicking thread was doing with them.
@@ -95,11 +92,7 @@ impl Program {
     /// Starts a program in a process group of its own, its output ours to read line by line.
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
         let mut program = Self::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
-        let stdout = program
-            .child
-            .stdout
-            .take()
-            .context("the program has no output")?;
+        let stdout = program.child.stdout.take().context("the program has no output")?;
         program.stdin = program.child.stdin.take();
         program.lines = read_lines(stdout);
         Ok(program)
@@ -108,18 +101,10 @@ impl Program {
     fn spawn(command: &mut Command) -> Result<Self> {
         let name = name(command);
         let mut ours = ours();
-        let child = command
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("cannot start {name}"))?;
+        let child = command.process_group(0).spawn().with_context(|| format!("cannot start {name}"))?;
         let group = pid(child.id())?;
         ours.groups.push(group);
-        Ok(Self {
-            child,
-            group,
-            lines: channel().1,
-            stdin: None,
-        })
+        Ok(Self { child, group, lines: channel().1, stdin: None })
     }
 
     /// The id of the process that was started.
@@ -137,10 +122,7 @@ impl Program {
         let deadline = Instant::now() + patience;
         let mut last = String::new();
         loop {
-            match self
-                .lines
-                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) if line.contains(text) => return Ok(()),
                 Ok(line) => last = line,
                 Err(RecvTimeoutError::Timeout) => {
@@ -156,12 +138,7 @@ impl Program {
 
     /// Looks at the group until one process named `name` has `target_bytes` of anonymous memory; tells its id, or the
     /// peak that was seen when the program ended first.
-    pub(crate) fn wait_for_memory(
-        &mut self,
-        name: &str,
-        target_bytes: u64,
-        patience: Duration,
-    ) -> Result<Reached> {
+    pub(crate) fn wait_for_memory(&mut self, name: &str, target_bytes: u64, patience: Duration) -> Result<Reached> {
         let deadline = Instant::now() + patience;
         let mut peak_bytes = 0;
         loop {
@@ -175,11 +152,7 @@ impl Program {
             if self.status()?.is_some() {
                 return Ok(Reached::Ended { peak_bytes });
             }
-            ensure!(
-                Instant::now() < deadline,
-                "{name} had {} MiB after {patience:?}",
-                peak_bytes >> 20
-            );
+            ensure!(Instant::now() < deadline, "{name} had {} MiB after {patience:?}", peak_bytes >> 20);
             std::thread::sleep(POLL);
         }
     }
@@ -237,19 +210,13 @@ pub(crate) fn output(command: &mut Command, limit: Duration) -> Result<String> {
     drop(program.stdin.take());
     let mut printed = String::new();
     loop {
-        match program
-            .lines
-            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-        {
+        match program.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) => printed = printed + &line + "\n",
             Err(RecvTimeoutError::Timeout) => bail!("{name} did not end in {limit:?}"),
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
-    let status = program
-        .child
-        .wait()
-        .context("cannot wait for the program")?;
+    let status = program.child.wait().context("cannot wait for the program")?;
     ensure!(status.success(), "{name} ended with {status}");
     Ok(printed)
 }
@@ -257,11 +224,7 @@ pub(crate) fn output(command: &mut Command, limit: Duration) -> Result<String> {
 /// The name of a command, without its folder.
 fn name(command: &Command) -> String {
     let program = Path::new(command.get_program());
-    program
-        .file_name()
-        .unwrap_or(program.as_os_str())
-        .to_string_lossy()
-        .into_owned()
+    program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned()
 }
 
 /// Stops a process, and returns when every thread of it stands still.
@@ -269,10 +232,7 @@ pub(crate) fn stop(id: u32) -> Result<()> {
     kill_process(pid(id)?, Signal::STOP).with_context(|| format!("cannot stop {id}"))?;
     let deadline = Instant::now() + STOP_DEADLINE;
     while !stands_still(id)? {
-        ensure!(
-            Instant::now() < deadline,
-            "{id} did not stop in {STOP_DEADLINE:?}"
-        );
+        ensure!(Instant::now() < deadline, "{id} did not stop in {STOP_DEADLINE:?}");
         std::thread::sleep(POLL);
     }
     Ok(())
@@ -281,13 +241,7 @@ pub(crate) fn stop(id: u32) -> Result<()> {
 fn stands_still(id: u32) -> Result<bool> {
     for task in fs::read_dir(format!("/proc/{id}/task")).with_context(|| format!("{id} is gone"))? {
         let stat = fs::read_to_string(task?.path().join("stat"));
-        if !matches!(
-            stat.as_deref().ok().and_then(Stat::parse),
-            Some(Stat {
-                state: "T" | "t" | "Z",
-                ..
-            })
-        ) {
+        if !matches!(stat.as_deref().ok().and_then(Stat::parse), Some(Stat { state: "T" | "t" | "Z", .. })) {
             return Ok(false);
         }
     }
@@ -297,14 +251,8 @@ fn stands_still(id: u32) -> Result<bool> {
 /// Anonymous memory of a process that is resident now; nothing when it is gone.
 pub(crate) fn anonymous_bytes(id: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"))?;
-    line.trim()
-        .strip_suffix(" kB")?
-        .parse::<u64>()
-        .ok()
-        .map(|kib| kib << 10)
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 
 /// The fields we need of `/proc/PID/stat`.
@@ -331,11 +279,7 @@ fn group_members(group: Pid, name: &str) -> Result<Vec<u32>> {
     let mut members = Vec::new();
     for entry in fs::read_dir("/proc").context("cannot read /proc")? {
         let entry = entry.context("cannot read /proc")?;
-        let Some(id) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<u32>().ok())
-        else {
+        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
         let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
@@ -349,10 +293,7 @@ fn group_members(group: Pid, name: &str) -> Result<Vec<u32>> {
 }
 
 fn pid(id: u32) -> Result<Pid> {
-    i32::try_from(id)
-        .ok()
-        .and_then(Pid::from_raw)
-        .with_context(|| format!("{id} is no process id"))
+    i32::try_from(id).ok().and_then(Pid::from_raw).with_context(|| format!("{id} is no process id"))
 }
 
 /// Lines of a pipe, through a thread, since a pipe's read has no deadline. The thread ends with the pipe.
@@ -379,11 +320,8 @@ mod tests {
 
     #[test]
     fn a_dropped_program_is_gone() {
-        let mut program =
-            Program::start(Command::new("sh").args(["-c", "echo ready; exec sleep 600"])).unwrap();
-        program
-            .wait_for_line("ready", Duration::from_secs(10))
-            .unwrap();
+        let mut program = Program::start(Command::new("sh").args(["-c", "echo ready; exec sleep 600"])).unwrap();
+        program.wait_for_line("ready", Duration::from_secs(10)).unwrap();
         let id = program.id();
         stop(id).unwrap();
         drop(program);

@@ -43,11 +43,7 @@ impl Steps {
             Ok(Verdict::Skipped(why)) => Outcome::Skipped(why),
             Err(error) => Outcome::Failed(format!("{error:#}")),
         };
-        let row = Row {
-            name,
-            time: start.elapsed(),
-            outcome,
-        };
+        let row = Row { name, time: start.elapsed(), outcome };
         println!("{}", row.line());
         self.rows.push(row);
     }
@@ -58,17 +54,9 @@ impl Steps {
         for row in &self.rows {
             println!("{}", row.line());
         }
-        let failed = self
-            .rows
-            .iter()
-            .filter(|row| matches!(row.outcome, Outcome::Failed(_)))
-            .count();
+        let failed = self.rows.iter().filter(|row| matches!(row.outcome, Outcome::Failed(_))).count();
         println!("{}", self.counts());
-        if failed == 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        }
+        if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 
     fn counts(&self) -> String {
@@ -92,11 +80,7 @@ impl Row {
             Outcome::Failed(why) => ("FAILED", &**why),
         };
         let colon = if why.is_empty() { "" } else { ": " };
-        format!(
-            "{:<28} {:>7.1}s  {verdict}{colon}{why}",
-            self.name,
-            self.time.as_secs_f32()
-        )
+        format!("{:<28} {:>7.1}s  {verdict}{colon}{why}", self.name, self.time.as_secs_f32())
     }
 }
 
@@ -112,9 +96,6 @@ mod tests {
         steps.step("absent", || Ok(Verdict::Skipped("not here".into())));
         steps.step("good", || Ok(Verdict::Passed));
         assert_eq!(steps.counts(), "2 passed, 1 failed, 1 skipped");
-        assert_eq!(
-            format!("{:?}", steps.finish()),
-            format!("{:?}", ExitCode::FAILURE)
-        );
+        assert_eq!(format!("{:?}", steps.finish()), format!("{:?}", ExitCode::FAILURE));
     }
 }

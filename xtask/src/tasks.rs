@@ -44,9 +44,7 @@ pub(crate) fn test() -> ExitCode {
 /// One long soak.
 pub(crate) fn soak(minutes: u64, seed: Option<u64>) -> ExitCode {
     let mut steps = Steps::default();
-    steps.step("soak", || {
-        run_soak(Duration::from_secs(minutes.saturating_mul(60)), seed)
-    });
+    steps.step("soak", || run_soak(Duration::from_secs(minutes.saturating_mul(60)), seed));
     steps.finish()
 }
 
@@ -59,26 +57,16 @@ pub(crate) fn fuzz(seconds: u64) -> ExitCode {
 
 fn static_steps(steps: &mut Steps) {
     steps.step("format", || run(cargo().args(["fmt", "--all", "--check"])));
-    let clippy = [
-        "clippy",
-        "--quiet",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ];
+    let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
     steps.step("clippy", || run(cargo().args(clippy)));
     steps.step("tidy", || tidy::check(&root()).map(|()| Verdict::Passed));
     steps.step("documentation", || {
-        run(cargo()
-            .args(["doc", "--quiet", "--workspace", "--no-deps"])
-            .env("RUSTDOCFLAGS", "-D warnings"))
+        run(cargo().args(["doc", "--quiet", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
     });
 }
 
 fn test_steps(steps: &mut Steps) {
-    steps.step("tests", || run(cargo().args(["test", "--workspace"])));
+    steps.step("tests", || run(cargo().args(["test", "--workspace", "--no-fail-fast"])));
     steps.step("codec without features", || {
         run(cargo().args(["test", "--package", "tmem-codec", "--no-default-features"]))
     });
@@ -93,16 +81,13 @@ pub(crate) fn root() -> PathBuf {
 /// Where cargo builds, also when it is told so from another folder than ours.
 pub(crate) fn target() -> PathBuf {
     let told = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    told.and_then(|path| std::path::absolute(path).ok())
-        .unwrap_or_else(|| root().join("target"))
+    told.and_then(|path| std::path::absolute(path).ok()).unwrap_or_else(|| root().join("target"))
 }
 
 /// The cargo that runs us, in the folder of the workspace.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command
-        .current_dir(root())
-        .env("CARGO_TARGET_DIR", target());
+    command.current_dir(root()).env("CARGO_TARGET_DIR", target());
     command
 }
 
@@ -112,10 +97,7 @@ pub(crate) fn run(command: &mut Command) -> Result<Verdict> {
 }
 
 fn run_within(command: &mut Command, limit: Duration) -> Result<Verdict> {
-    let arguments: Vec<_> = command
-        .get_args()
-        .map(|argument| argument.to_string_lossy())
-        .collect();
+    let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
     println!("$ cargo {}", arguments.join(" "));
     process::run(command, limit)?;
     Ok(Verdict::Passed)
@@ -127,20 +109,10 @@ fn loom() -> Result<Verdict> {
     for package in packages()? {
         let tests = names_in(&root().join("crates").join(&package).join("tests"))?;
         if tests.iter().any(|name| name.starts_with("loom_")) {
-            let arguments = [
-                "test",
-                "--release",
-                "--package",
-                &package,
-                "--test",
-                "loom_*",
-            ];
+            let arguments = ["test", "--release", "--package", &package, "--test", "loom_*"];
             // Apart from the other builds: the flag changes every dependency.
             let mut command = cargo();
-            command
-                .args(arguments)
-                .env("RUSTFLAGS", "--cfg loom")
-                .env("CARGO_TARGET_DIR", target().join("loom"));
+            command.args(arguments).env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", target().join("loom"));
             verdict = run(&mut command)?;
         }
     }
@@ -149,56 +121,29 @@ fn loom() -> Result<Verdict> {
 
 fn run_soak(time: Duration, seed: Option<u64>) -> Result<Verdict> {
     if !root().join("crates/tmem/examples/soak.rs").exists() {
-        return Ok(Verdict::Skipped(
-            "crates/tmem/examples/soak.rs is not there yet".into(),
-        ));
+        return Ok(Verdict::Skipped("crates/tmem/examples/soak.rs is not there yet".into()));
     }
     // Another seed each time finds more; the command that is printed runs the same one again.
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(1, |now| now.as_secs());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_secs());
     let (seconds, seed) = (time.as_secs().to_string(), seed.unwrap_or(now).to_string());
-    let arguments = [
-        "run",
-        "--quiet",
-        "--release",
-        "--package",
-        "tmem",
-        "--example",
-        "soak",
-        "--",
-    ];
-    run_within(
-        cargo()
-            .args(arguments)
-            .args(["--seconds", &seconds, "--seed", &seed]),
-        time + SOAK_SLACK,
-    )
+    let arguments = ["run", "--quiet", "--release", "--package", "tmem", "--example", "soak", "--"];
+    run_within(cargo().args(arguments).args(["--seconds", &seconds, "--seed", &seed]), time + SOAK_SLACK)
 }
 
 fn run_fuzz(seconds: u64) -> Result<Verdict> {
     if !succeeds(cargo().args(["fuzz", "--version"])) {
-        return Ok(Verdict::Skipped(
-            "cargo fuzz is missing: cargo install cargo-fuzz --locked".into(),
-        ));
+        return Ok(Verdict::Skipped("cargo fuzz is missing: cargo install cargo-fuzz --locked".into()));
     }
     // Coverage and the address sanitizer are unstable flags, which a stable compiler takes when it is told to.
     let nightly = succeeds(Command::new("rustup").args(["run", "nightly", "rustc", "--version"]));
     let fuzz = |crate_folder: &Path| {
-        let mut command = if nightly {
-            Command::new("rustup")
-        } else {
-            cargo()
-        };
+        let mut command = if nightly { Command::new("rustup") } else { cargo() };
         if nightly {
             command.args(["run", "nightly", "cargo"]);
         } else {
             command.env("RUSTC_BOOTSTRAP", "1");
         }
-        command
-            .current_dir(crate_folder)
-            .env_remove("CARGO_TARGET_DIR")
-            .arg("fuzz");
+        command.current_dir(crate_folder).env_remove("CARGO_TARGET_DIR").arg("fuzz");
         command
     };
     let limit = Duration::from_secs(seconds) + STEP_LIMIT;
@@ -210,20 +155,14 @@ fn run_fuzz(seconds: u64) -> Result<Verdict> {
                 continue;
             };
             let time = format!("-max_total_time={seconds}");
-            verdict = run_within(
-                fuzz(&folder).args(["run", target, "--", &time, "-timeout=20"]),
-                limit,
-            )?;
+            verdict = run_within(fuzz(&folder).args(["run", target, "--", &time, "-timeout=20"]), limit)?;
         }
     }
     Ok(verdict)
 }
 
 fn succeeds(command: &mut Command) -> bool {
-    let quiet = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     quiet.status().is_ok_and(|status| status.success())
 }
 
@@ -236,12 +175,8 @@ fn names_in(folder: &Path) -> Result<Vec<String>> {
     if !folder.exists() {
         return Ok(Vec::new());
     }
-    let entries =
-        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let mut names: Vec<String> = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut names: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
     Ok(names)
 }

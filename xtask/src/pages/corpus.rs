@@ -28,11 +28,7 @@ pub(super) fn write(path: &Path) -> Result<()> {
             break;
         }
     }
-    ensure!(
-        text.len() >= LEAST_BYTES,
-        "found only {} bytes of prose in this machine's documentation",
-        text.len()
-    );
+    ensure!(text.len() >= LEAST_BYTES, "found only {} bytes of prose in this machine's documentation", text.len());
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
@@ -52,10 +48,8 @@ fn roots() -> Vec<(PathBuf, &'static [&'static str])> {
 
 /// The folder of Python's standard library, of the interpreter that the programs use.
 pub(super) fn python_library() -> Option<PathBuf> {
-    let output = Command::new("python3")
-        .args(["-c", "import os; print(os.path.dirname(os.__file__))"])
-        .output()
-        .ok()?;
+    let output =
+        Command::new("python3").args(["-c", "import os; print(os.path.dirname(os.__file__))"]).output().ok()?;
     let path = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
     path.is_dir().then_some(path)
 }
@@ -86,8 +80,7 @@ fn add_prose(text: &mut String, file: &Path) {
         if text.len() >= LIMIT_BYTES {
             return;
         }
-        let line =
-            line.trim_matches(|c: char| !c.is_alphanumeric() && c != '(' && c != ')' && c != '.');
+        let line = line.trim_matches(|c: char| !c.is_alphanumeric() && c != '(' && c != ')' && c != '.');
         if is_prose(line) {
             text.push_str(line);
             text.push('\n');
@@ -100,10 +93,7 @@ fn is_prose(line: &str) -> bool {
     let words = line.split_whitespace();
     let plain = words.clone().filter(|word| {
         let core = word.trim_end_matches(['.', ',', ';', ':']);
-        !core.is_empty()
-            && core
-                .bytes()
-                .all(|byte| byte.is_ascii_alphabetic() || byte == b'\'' || byte == b'-')
+        !core.is_empty() && core.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'\'' || byte == b'-')
     });
     let count = words.clone().count();
     count >= WORDS_IN_LINE && plain.count() * 10 >= count * 8 && line.is_ascii()
@@ -115,9 +105,7 @@ mod tests {
 
     #[test]
     fn code_is_not_prose() {
-        assert!(is_prose(
-            "The mapping is kept until the last of its readers, or its owner, is done."
-        ));
+        assert!(is_prose("The mapping is kept until the last of its readers, or its owner, is done."));
         assert!(!is_prose("for (i = 0; i < n; i++) { total += counts[i]; }"));
         assert!(!is_prose("Too short."));
     }

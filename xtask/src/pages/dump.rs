@@ -49,19 +49,9 @@ impl Dumped {
     /// Counts the pages of a file made earlier.
     pub(super) fn of_file(path: &Path) -> Result<Self> {
         let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        ensure!(
-            bytes.len().is_multiple_of(PAGE_BYTES),
-            "{} does not hold whole pages",
-            path.display()
-        );
-        let zero_pages = bytes
-            .chunks_exact(PAGE_BYTES)
-            .filter(|page| is_zero(page))
-            .count();
-        Ok(Self {
-            pages: bytes.len() / PAGE_BYTES,
-            zero_pages,
-        })
+        ensure!(bytes.len().is_multiple_of(PAGE_BYTES), "{} does not hold whole pages", path.display());
+        let zero_pages = bytes.chunks_exact(PAGE_BYTES).filter(|page| is_zero(page)).count();
+        Ok(Self { pages: bytes.len() / PAGE_BYTES, zero_pages })
     }
 }
 
@@ -77,25 +67,15 @@ struct Page {
 pub(super) fn dump(pid: u32, out: &Path, limit_pages: usize) -> Result<Dumped> {
     let pages = spread(&present_pages(pid)?, limit_pages);
     let partial = out.with_extension("partial");
-    let mem = File::open(format!("/proc/{pid}/mem"))
-        .with_context(|| format!("cannot read the memory of {pid}"))?;
-    let file =
-        File::create(&partial).with_context(|| format!("cannot write {}", partial.display()))?;
+    let mem = File::open(format!("/proc/{pid}/mem")).with_context(|| format!("cannot read the memory of {pid}"))?;
+    let file = File::create(&partial).with_context(|| format!("cannot write {}", partial.display()))?;
     let mut writer = BufWriter::with_capacity(READ_BYTES, file);
-    let mut dumped = Dumped {
-        pages: 0,
-        zero_pages: 0,
-    };
+    let mut dumped = Dumped { pages: 0, zero_pages: 0 };
     let mut buffer = vec![0; READ_BYTES];
     for run in contiguous(&pages) {
         let bytes = &mut buffer[..run.len() * PAGE_BYTES];
-        mem.read_exact_at(bytes, run[0].address).with_context(|| {
-            format!(
-                "cannot read {} pages at {:#x} of {pid}",
-                run.len(),
-                run[0].address
-            )
-        })?;
+        mem.read_exact_at(bytes, run[0].address)
+            .with_context(|| format!("cannot read {} pages at {:#x} of {pid}", run.len(), run[0].address))?;
         for (page, bytes) in run.iter().zip(bytes.chunks_exact(PAGE_BYTES)) {
             let zero = is_zero(bytes);
             if zero && !page.exclusive {
@@ -127,8 +107,8 @@ fn private_anonymous_line(line: &str) -> Option<(u64, u64)> {
     let permissions = fields.next()?.as_bytes();
     let inode = fields.nth(2)?;
     let name = fields.next().unwrap_or("");
-    let anonymous = inode == "0"
-        && (name.is_empty() || name == "[heap]" || name == "[stack]" || name.starts_with("[anon"));
+    let anonymous =
+        inode == "0" && (name.is_empty() || name == "[heap]" || name == "[stack]" || name.starts_with("[anon"));
     let writable_private = permissions.starts_with(b"rw") && permissions.get(3) == Some(&b'p');
     let start = u64::from_str_radix(start, 16).ok()?;
     let end = u64::from_str_radix(end, 16).ok()?;
@@ -136,33 +116,25 @@ fn private_anonymous_line(line: &str) -> Option<(u64, u64)> {
 }
 
 fn present_pages(pid: u32) -> Result<Vec<Page>> {
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps"))
-        .with_context(|| format!("cannot read the maps of {pid}"))?;
-    let pagemap = File::open(format!("/proc/{pid}/pagemap"))
-        .with_context(|| format!("cannot read the page map of {pid}"))?;
+    let maps =
+        fs::read_to_string(format!("/proc/{pid}/maps")).with_context(|| format!("cannot read the maps of {pid}"))?;
+    let pagemap =
+        File::open(format!("/proc/{pid}/pagemap")).with_context(|| format!("cannot read the page map of {pid}"))?;
     let page_bytes = PAGE_BYTES as u64;
     let mut pages = Vec::new();
     let mut buffer = vec![0; ENTRIES_AT_ONCE * 8];
     for (start, end) in private_anonymous(&maps) {
         let mut address = start;
         while address < end {
-            let count = usize::try_from((end - address) / page_bytes)
-                .map_or(ENTRIES_AT_ONCE, |n| n.min(ENTRIES_AT_ONCE));
+            let count =
+                usize::try_from((end - address) / page_bytes).map_or(ENTRIES_AT_ONCE, |n| n.min(ENTRIES_AT_ONCE));
             let entries = &mut buffer[..count * 8];
-            pagemap
-                .read_exact_at(entries, address / page_bytes * 8)
-                .context("cannot read the page map")?;
+            pagemap.read_exact_at(entries, address / page_bytes * 8).context("cannot read the page map")?;
             for entry in entries.chunks_exact(8) {
                 // The kernel writes entries in the machine's order; every machine we build for is little-endian.
-                let entry = entry
-                    .iter()
-                    .rev()
-                    .fold(0_u64, |word, &byte| word << 8 | u64::from(byte));
+                let entry = entry.iter().rev().fold(0_u64, |word, &byte| word << 8 | u64::from(byte));
                 if entry & PRESENT != 0 && entry & FILE_OR_SHARED == 0 {
-                    pages.push(Page {
-                        address,
-                        exclusive: entry & EXCLUSIVE != 0,
-                    });
+                    pages.push(Page { address, exclusive: entry & EXCLUSIVE != 0 });
                 }
                 address += page_bytes;
             }
@@ -175,9 +147,7 @@ fn present_pages(pid: u32) -> Result<Vec<Page>> {
 fn spread(pages: &[Page], limit: usize) -> Vec<Page> {
     let runs: Vec<&[Page]> = pages.chunks(RUN_PAGES).collect();
     let wanted = limit.div_ceil(RUN_PAGES).min(runs.len());
-    (0..wanted)
-        .flat_map(|i| runs[i * runs.len() / wanted].iter().copied())
-        .collect()
+    (0..wanted).flat_map(|i| runs[i * runs.len() / wanted].iter().copied()).collect()
 }
 
 /// Cuts a list of pages where addresses jump, and where a read would be over [`READ_BYTES`].
@@ -205,52 +175,35 @@ mod tests {
 5b00-5c00 rw-p 00000000 00:00 0                    [anon:v8]
 5c00-5d00 r--p 00000000 00:00 0                    [vvar]
 ";
-        assert_eq!(
-            private_anonymous(maps),
-            [(0x5600, 0x5700), (0x5a00, 0x5b00), (0x5b00, 0x5c00)]
-        );
+        assert_eq!(private_anonymous(maps), [(0x5600, 0x5700), (0x5a00, 0x5b00), (0x5b00, 0x5c00)]);
     }
 
     #[test]
     fn a_dump_holds_what_the_program_held() {
         let held = "x=$(yes memory-4711 | head -c 1200000); echo ready; read line";
         let mut program = Program::start(Command::new("sh").args(["-c", held])).unwrap();
-        program
-            .wait_for_line("ready", Duration::from_secs(10))
-            .unwrap();
+        program.wait_for_line("ready", Duration::from_secs(10)).unwrap();
         process::stop(program.id()).unwrap();
         let file = std::env::temp_dir().join(format!("tmem-dump-test-{}", std::process::id()));
         let dumped = dump(program.id(), &file, usize::MAX).unwrap();
         let again = Dumped::of_file(&file).unwrap();
         let bytes = fs::read(&file).unwrap();
         fs::remove_file(&file).unwrap();
-        assert_eq!(
-            (dumped.pages, dumped.zero_pages),
-            (again.pages, again.zero_pages)
-        );
+        assert_eq!((dumped.pages, dumped.zero_pages), (again.pages, again.zero_pages));
         let holds = |page: &&[u8]| page.windows(11).any(|window| window == b"memory-4711");
         assert!(bytes.chunks(PAGE_BYTES).filter(holds).count() >= 1_200_000 / PAGE_BYTES);
     }
 
     #[test]
     fn a_limit_takes_whole_runs_spread_over_the_memory() {
-        let pages: Vec<Page> = (0..10 * RUN_PAGES as u64)
-            .map(|i| Page {
-                address: i * PAGE_BYTES as u64,
-                exclusive: true,
-            })
-            .collect();
+        let pages: Vec<Page> =
+            (0..10 * RUN_PAGES as u64).map(|i| Page { address: i * PAGE_BYTES as u64, exclusive: true }).collect();
         let taken = spread(&pages, 4 * RUN_PAGES);
         assert_eq!(taken.len(), 4 * RUN_PAGES);
-        let firsts: Vec<u64> = taken
-            .chunks(RUN_PAGES)
-            .map(|r| r[0].address / (RUN_PAGES * PAGE_BYTES) as u64)
-            .collect();
+        let firsts: Vec<u64> =
+            taken.chunks(RUN_PAGES).map(|r| r[0].address / (RUN_PAGES * PAGE_BYTES) as u64).collect();
         assert_eq!(firsts, [0, 2, 5, 7]);
         assert!(contiguous(&taken).all(|run| run.len() * PAGE_BYTES <= READ_BYTES));
-        assert_eq!(
-            contiguous(&taken).map(<[Page]>::len).sum::<usize>(),
-            taken.len()
-        );
+        assert_eq!(contiguous(&taken).map(<[Page]>::len).sum::<usize>(), taken.len());
     }
 }

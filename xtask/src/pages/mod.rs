@@ -3,8 +3,8 @@
 //! A codec or a predictor that was tuned on made-up data says nothing about memory. So real programs are run here,
 //! filled with words, records, numbers and timestamps, stopped, and their pages written out one after the other.
 //!
-//! The programs come in two halves ([`programs::Half`]): constants are chosen on one and figures reported on the other, so that
-//! no figure is of the data it was tuned on.
+//! The programs come in two halves ([`programs::Half`]): constants are chosen on one and figures reported on the
+//! other, so that no figure is of the data it was tuned on.
 
 mod corpus;
 mod dump;
@@ -53,33 +53,22 @@ pub(crate) struct Options {
 /// Makes the files.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let chosen = choose(options)?;
-    fs::create_dir_all(&options.out)
-        .with_context(|| format!("cannot make {}", options.out.display()))?;
+    fs::create_dir_all(&options.out).with_context(|| format!("cannot make {}", options.out.display()))?;
     let done = options.out.join("DONE");
     if done.exists() {
         fs::remove_file(&done).with_context(|| format!("cannot remove {}", done.display()))?;
     }
-    let halves: String = chosen
-        .iter()
-        .map(|source| format!("{} {}\n", source.half.name(), source.name))
-        .collect();
+    let halves: String = chosen.iter().map(|source| format!("{} {}\n", source.half.name(), source.name)).collect();
     fs::write(options.out.join("halves.txt"), halves).context("cannot write halves.txt")?;
     let scratch = Scratch::new("tmem-pages")?;
     let place = Place {
         out: options.out.clone(),
         prose: scratch.path.join("prose.txt"),
         scratch: scratch.path.clone(),
-        size_mib: if options.quick {
-            QUICK_MIB
-        } else {
-            options.size_mib
-        },
+        size_mib: if options.quick { QUICK_MIB } else { options.size_mib },
     };
     corpus::write(&place.prose)?;
-    println!(
-        "{:<10} {:<7} {:>5} {:>7} {:>7}",
-        "program", "half", "MiB", "zero", "time"
-    );
+    println!("{:<10} {:<7} {:>5} {:>7} {:>7}", "program", "half", "MiB", "zero", "time");
     let mut made = 0;
     for source in &chosen {
         let start = Instant::now();
@@ -94,26 +83,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                     time.as_secs_f32()
                 );
             }
-            Err(error) => println!(
-                "{:<10} {:<7} failed: {error:#}",
-                source.name,
-                source.half.name()
-            ),
+            Err(error) => println!("{:<10} {:<7} failed: {error:#}", source.name, source.half.name()),
         }
     }
     let least = LEAST_PROGRAMS.min(chosen.len());
-    ensure!(
-        made >= least,
-        "{made} of {} programs worked; fewer than {least} are no basis for a figure",
-        chosen.len()
-    );
-    fs::write(&done, format!("{made} of {} programs\n", chosen.len()))
-        .context("cannot write DONE")?;
-    println!(
-        "{made} of {} programs in {}",
-        chosen.len(),
-        options.out.display()
-    );
+    ensure!(made >= least, "{made} of {} programs worked; fewer than {least} are no basis for a figure", chosen.len());
+    fs::write(&done, format!("{made} of {} programs\n", chosen.len())).context("cannot write DONE")?;
+    println!("{made} of {} programs in {}", chosen.len(), options.out.display());
     Ok(())
 }
 
@@ -145,9 +121,5 @@ fn make(source: &Source, place: &Place, force: bool) -> Result<Dumped> {
 fn dump_live(live: &Live, file: &Path, place: &Place) -> Result<Dumped> {
     process::stop(live.id)?;
     // A third over the target: a program may grow in steps.
-    dump::dump(
-        live.id,
-        file,
-        place.size_mib * (1 << 20) / PAGE_BYTES * 4 / 3,
-    )
+    dump::dump(live.id, file, place.size_mib * (1 << 20) / PAGE_BYTES * 4 / 3)
 }

@@ -86,24 +86,14 @@ pub(super) struct Live {
 pub(super) const PROGRAMS: &[Source] = &[
     source("pyobj", Half::Tune, &[PYTHON], python_objects).quickly(),
     source("node", Half::Report, &[("node", "nodejs")], node),
-    source(
-        "redis",
-        Half::Tune,
-        &[("redis-server", "redis-server")],
-        redis::start,
-    ),
+    source("redis", Half::Tune, &[("redis-server", "redis-server")], redis::start),
     source("sqlite", Half::Report, &[PYTHON], sqlite).quickly(),
     source("rustc", Half::Tune, &[], rustc),
     source("cc1plus", Half::Report, &[GXX], cc1plus).quickly(),
     source("pandas", Half::Tune, &[PYTHON], pandas),
     source("numpy", Half::Report, &[PYTHON], numpy),
     source("stl", Half::Tune, &[GXX], stl),
-    source(
-        "jvm",
-        Half::Report,
-        &[("java", "default-jdk-headless")],
-        jvm,
-    ),
+    source("jvm", Half::Report, &[("java", "default-jdk-headless")], jvm),
     source("postgres", Half::Tune, &[], postgres::start),
     source("git", Half::Report, &[("git", "git"), PYTHON], git),
     source("perl", Half::Report, &[("perl", "perl")], perl),
@@ -114,19 +104,8 @@ const GXX: (&str, &str) = ("g++", "g++");
 
 type Needs = &'static [(&'static str, &'static str)];
 
-const fn source(
-    name: &'static str,
-    half: Half,
-    needs: Needs,
-    start: fn(&Place) -> Result<Live>,
-) -> Source {
-    Source {
-        name,
-        half,
-        quick: false,
-        needs,
-        start,
-    }
+const fn source(name: &'static str, half: Half, needs: Needs, start: fn(&Place) -> Result<Live>) -> Source {
+    Source { name, half, quick: false, needs, start }
 }
 
 impl Source {
@@ -140,12 +119,8 @@ impl Source {
 pub(super) fn install(source: &Source) -> Result<()> {
     for (command, package) in source.needs {
         if !on_path(command) {
-            install_package(package)
-                .with_context(|| format!("{command} is missing: apt-get install {package}"))?;
-            ensure!(
-                on_path(command),
-                "the package {package} brought no {command}"
-            );
+            install_package(package).with_context(|| format!("{command} is missing: apt-get install {package}"))?;
+            ensure!(on_path(command), "the package {package} brought no {command}");
         }
     }
     Ok(())
@@ -169,11 +144,7 @@ fn install_package(package: &str) -> Result<()> {
             .stdin(Stdio::null())
             .output()
             .context("cannot start apt-get")?;
-        ensure!(
-            output.status.success(),
-            "apt-get: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        ensure!(output.status.success(), "apt-get: {}", String::from_utf8_lossy(&output.stderr).trim());
         Ok(())
     };
     // A failed update shows in the install.
@@ -183,16 +154,10 @@ fn install_package(package: &str) -> Result<()> {
 
 /// Starts a program that is told the prose and its size in MiB, and that says READY when it has reached it.
 fn filled(place: &Place, command: &mut Command) -> Result<Live> {
-    let command = command
-        .env("TMPDIR", &place.scratch)
-        .arg(&place.prose)
-        .arg(place.size_mib.to_string());
+    let command = command.env("TMPDIR", &place.scratch).arg(&place.prose).arg(place.size_mib.to_string());
     let mut program = Program::start(command)?;
     program.wait_for_line("READY", PATIENCE)?;
-    Ok(Live {
-        id: program.id(),
-        program,
-    })
+    Ok(Live { id: program.id(), program })
 }
 
 /// Starts a program that works until its process `name` has grown to the target, or near the peak of a first run.
@@ -204,11 +169,7 @@ fn at_work(place: &Place, name: &str, command: impl Fn() -> Result<Command>) -> 
         match program.wait_for_memory(name, target_bytes, PATIENCE)? {
             Reached::Target { id } => return Ok(Live { id, program }),
             Reached::Ended { peak_bytes } => {
-                ensure!(
-                    peak_bytes >= LEAST_BYTES,
-                    "{name} had only {} MiB at its peak",
-                    peak_bytes >> 20
-                );
+                ensure!(peak_bytes >= LEAST_BYTES, "{name} had only {} MiB at its peak", peak_bytes >> 20);
                 target_bytes = peak_bytes / 100 * SECOND_TRY_PERCENT;
             }
         }
@@ -226,34 +187,20 @@ fn script(place: &Place, name: &str, text: &str) -> Result<PathBuf> {
 /// Runs a command to its end; what it printed, or why it failed.
 pub(super) fn succeed(command: &mut Command) -> Result<Vec<u8>> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot start {name}"))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {name}"))?;
     let error = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "{name} failed: {}",
-        error.trim().lines().last().unwrap_or("no message")
-    );
+    ensure!(output.status.success(), "{name} failed: {}", error.trim().lines().last().unwrap_or("no message"));
     Ok(output.stdout)
 }
 
 fn python(interpreter: impl AsRef<OsStr>, script: &Path) -> Command {
     let mut command = Command::new(interpreter);
-    command
-        .env("PYTHONHASHSEED", "1")
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .arg(script);
+    command.env("PYTHONHASHSEED", "1").env("PYTHONDONTWRITEBYTECODE", "1").arg(script);
     command
 }
 
 fn python_objects(place: &Place) -> Result<Live> {
-    let script = script(
-        place,
-        "objects.py",
-        include_str!("../../programs/objects.py"),
-    )?;
+    let script = script(place, "objects.py", include_str!("../../programs/objects.py"))?;
     filled(place, &mut python("python3", &script))
 }
 
@@ -274,8 +221,7 @@ fn numpy(place: &Place) -> Result<Live> {
 
 /// A Python with numpy and pandas: the machine's own, or one kept in the output directory.
 fn python_with_arrays(place: &Place) -> Result<PathBuf> {
-    let has_arrays =
-        |python: &Path| succeed(Command::new(python).args(["-c", "import numpy, pandas"])).is_ok();
+    let has_arrays = |python: &Path| succeed(Command::new(python).args(["-c", "import numpy, pandas"])).is_ok();
     let plain = PathBuf::from("python3");
     if has_arrays(&plain) {
         return Ok(plain);
@@ -283,20 +229,9 @@ fn python_with_arrays(place: &Place) -> Result<PathBuf> {
     let environment = place.out.join(".venv");
     let python = environment.join("bin/python3");
     if !has_arrays(&python) {
-        succeed(
-            Command::new("python3")
-                .args(["-m", "venv", "--clear"])
-                .arg(&environment),
-        )
-        .context("cannot make a venv")?;
-        let pip = [
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--only-binary=:all:",
-        ];
+        succeed(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment))
+            .context("cannot make a venv")?;
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:"];
         succeed(Command::new(&python).args(pip).args(["numpy", "pandas"]))
             .context("cannot install numpy and pandas")?;
     }
@@ -310,32 +245,19 @@ fn node(place: &Place) -> Result<Live> {
 
 fn perl(place: &Place) -> Result<Live> {
     let script = script(place, "hashes.pl", include_str!("../../programs/hashes.pl"))?;
-    filled(
-        place,
-        Command::new("perl").env("PERL_HASH_SEED", "1").arg(script),
-    )
+    filled(place, Command::new("perl").env("PERL_HASH_SEED", "1").arg(script))
 }
 
 fn jvm(place: &Place) -> Result<Live> {
     let script = script(place, "Shop.java", include_str!("../../programs/Shop.java"))?;
     let heap = format!("-Xmx{}m", place.size_mib * 2);
-    filled(
-        place,
-        Command::new("java")
-            .args(["-XX:-UsePerfData", "-Xms16m", &heap])
-            .arg(script),
-    )
+    filled(place, Command::new("java").args(["-XX:-UsePerfData", "-Xms16m", &heap]).arg(script))
 }
 
 fn stl(place: &Place) -> Result<Live> {
     let source = script(place, "stl.cpp", include_str!("../../programs/stl.cpp"))?;
     let program = place.scratch.join("stl");
-    succeed(
-        Command::new("g++")
-            .args(["-std=c++17", "-O1", "-o"])
-            .arg(&program)
-            .arg(source),
-    )?;
+    succeed(Command::new("g++").args(["-std=c++17", "-O1", "-o"]).arg(&program).arg(source))?;
     filled(place, &mut Command::new(program))
 }
 
@@ -348,35 +270,20 @@ fn rustc(place: &Place) -> Result<Live> {
             fs::remove_dir_all(&target).context("cannot clear the compiler's target directory")?;
         }
         let mut command = Command::new(cargo);
-        command.current_dir(env!("CARGO_MANIFEST_DIR")).args([
-            "build",
-            "--quiet",
-            "--release",
-            "--package",
-            "xtask",
-        ]);
-        command
-            .env_remove("RUSTC_WRAPPER")
-            .arg("--target-dir")
-            .arg(target);
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--release", "--package", "xtask"]);
+        command.env_remove("RUSTC_WRAPPER").arg("--target-dir").arg(target);
         Ok(command)
     })
 }
 
 fn cc1plus(place: &Place) -> Result<Live> {
-    let generator = script(
-        place,
-        "templates.py",
-        include_str!("../../programs/templates.py"),
-    )?;
+    let generator = script(place, "templates.py", include_str!("../../programs/templates.py"))?;
     let source = place.scratch.join("templates.cpp");
     let text = succeed(python("python3", &generator).arg(place.size_mib.to_string()))?;
     fs::write(&source, text).context("cannot write the C++ source")?;
     at_work(place, "cc1plus", || {
         let mut command = Command::new("g++");
-        command
-            .args(["-std=c++17", "-O2", "-g", "-c", "-o", "/dev/null"])
-            .arg(&source);
+        command.args(["-std=c++17", "-O2", "-g", "-c", "-o", "/dev/null"]).arg(&source);
         Ok(command)
     })
 }
@@ -384,26 +291,11 @@ fn cc1plus(place: &Place) -> Result<Live> {
 /// A pack of the machine's own sources with three generations of edits.
 fn git(place: &Place) -> Result<Live> {
     let repository = place.scratch.join("repository");
-    let importer = script(
-        place,
-        "history.py",
-        include_str!("../../programs/history.py"),
-    )?;
+    let importer = script(place, "history.py", include_str!("../../programs/history.py"))?;
     let run = |arguments: &[&str]| -> Command {
         let mut command = Command::new("git");
-        command
-            .args([
-                "-c",
-                "gc.auto=0",
-                "-c",
-                "pack.threads=1",
-                "-c",
-                "core.fsync=none",
-            ])
-            .args(arguments);
-        command
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .env("GIT_CONFIG_NOSYSTEM", "1");
+        command.args(["-c", "gc.auto=0", "-c", "pack.threads=1", "-c", "core.fsync=none"]).args(arguments);
+        command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
         command
     };
     succeed(run(&["init", "--quiet", "--bare"]).arg(&repository))?;
@@ -412,21 +304,10 @@ fn git(place: &Place) -> Result<Live> {
     let stream = place.scratch.join("history.stream");
     fs::write(&stream, succeed(import.arg(library))?).context("cannot write the history")?;
     let stream = fs::File::open(&stream).context("cannot read the history")?;
-    let status = run(&["fast-import", "--quiet"])
-        .current_dir(&repository)
-        .stdin(stream)
-        .status()?;
+    let status = run(&["fast-import", "--quiet"]).current_dir(&repository).stdin(stream).status()?;
     ensure!(status.success(), "git fast-import failed ({status})");
     at_work(place, "git", || {
-        let mut command = run(&[
-            "repack",
-            "-q",
-            "-a",
-            "-d",
-            "-f",
-            "--window=4000",
-            "--depth=50",
-        ]);
+        let mut command = run(&["repack", "-q", "-a", "-d", "-f", "--window=4000", "--depth=50"]);
         command.current_dir(&repository);
         Ok(command)
     })

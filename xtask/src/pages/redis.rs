@@ -17,15 +17,7 @@ const LIMIT_KEYS: u64 = 20_000_000;
 pub(super) fn start(place: &Place) -> Result<Live> {
     let socket = place.scratch.join("redis.sock");
     let mut command = Command::new("redis-server");
-    command.current_dir(&place.scratch).args([
-        "--port",
-        "0",
-        "--save",
-        "",
-        "--appendonly",
-        "no",
-        "--unixsocket",
-    ]);
+    command.current_dir(&place.scratch).args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]);
     let mut program = Program::start(command.arg(&socket))?;
     program.wait_for_line("eady to accept connections", PATIENCE)?;
     let prose = fs::read_to_string(&place.prose).context("cannot read the prose")?;
@@ -46,10 +38,7 @@ pub(super) fn start(place: &Place) -> Result<Live> {
         key += BATCH;
         client.settle()?;
     }
-    Ok(Live {
-        id: program.id(),
-        program,
-    })
+    Ok(Live { id: program.id(), program })
 }
 
 /// Repeatable numbers: splitmix64, <https://prng.di.unimi.it/splitmix64.c>.
@@ -92,9 +81,7 @@ impl<'a> Client<'a> {
         self.out.flush().context("the server reads no more")?;
         for wanted in ["+OK\r\n", "+PONG\r\n"] {
             let mut reply = String::new();
-            self.replies
-                .read_line(&mut reply)
-                .context("the server does not answer")?;
+            self.replies.read_line(&mut reply).context("the server does not answer")?;
             ensure!(reply == wanted, "the server answered {reply:?}");
         }
         self.command(&["CLIENT", "REPLY", "OFF"])
@@ -102,18 +89,11 @@ impl<'a> Client<'a> {
 
     fn line(&mut self) -> &'a str {
         let index = self.random.below(self.lines.len() as u64);
-        usize::try_from(index)
-            .ok()
-            .and_then(|index| self.lines.get(index))
-            .copied()
-            .unwrap_or("")
+        usize::try_from(index).ok().and_then(|index| self.lines.get(index)).copied().unwrap_or("")
     }
 
     fn word(&mut self) -> &'a str {
-        self.line()
-            .split(' ')
-            .find(|word| word.len() > 3)
-            .unwrap_or("word")
+        self.line().split(' ').find(|word| word.len() > 3).unwrap_or("word")
     }
 
     /// One more key of a mixed load; now and then an old one goes, so that the heap has holes as a live one has.
@@ -154,23 +134,11 @@ impl<'a> Client<'a> {
             }
             78..88 => {
                 let (list, text) = (self.random.below(2000), self.line());
-                self.command(&[
-                    "RPUSH",
-                    &format!("queue:{list}"),
-                    &format!("{seconds} {text}"),
-                ])
+                self.command(&["RPUSH", &format!("queue:{list}"), &format!("{seconds} {text}")])
             }
             88..96 => {
-                let (board, score) = (
-                    self.random.below(200),
-                    self.random.below(1_000_000).to_string(),
-                );
-                self.command(&[
-                    "ZADD",
-                    &format!("ranking:{board}"),
-                    &score,
-                    &format!("user:{}", key / 2),
-                ])
+                let (board, score) = (self.random.below(200), self.random.below(1_000_000).to_string());
+                self.command(&["ZADD", &format!("ranking:{board}"), &score, &format!("user:{}", key / 2)])
             }
             _ => {
                 let old = self.random.below(key + 1);
@@ -181,9 +149,7 @@ impl<'a> Client<'a> {
 
     fn user(&mut self, key: u64, seconds: u64) -> String {
         let (first, last, city) = (self.word(), self.word(), self.word());
-        let tags: Vec<String> = (0..self.random.below(5))
-            .map(|_| format!("{:?}", self.word()))
-            .collect();
+        let tags: Vec<String> = (0..self.random.below(5)).map(|_| format!("{:?}", self.word())).collect();
         let about: Vec<&str> = (0..=self.random.below(5)).map(|_| self.line()).collect();
         serde_json::json!({
             "id": key,

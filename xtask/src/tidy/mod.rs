@@ -27,10 +27,7 @@ struct File {
 
 impl File {
     fn new(path: &str, text: &str) -> Self {
-        Self {
-            path: path.to_owned(),
-            lines: source::lines(text, path.ends_with(".rs")),
-        }
+        Self { path: path.to_owned(), lines: source::lines(text, path.ends_with(".rs")) }
     }
 
     fn is_rust(&self) -> bool {
@@ -39,11 +36,7 @@ impl File {
 
     /// What breaks a rule at a line, counted from 1.
     fn offence(&self, line: usize, what: impl Into<String>) -> Offence {
-        Offence {
-            path: self.path.clone(),
-            line,
-            what: what.into(),
-        }
+        Offence { path: self.path.clone(), line, what: what.into() }
     }
 }
 
@@ -106,12 +99,8 @@ fn read(path: &Path, name: &str, files: &mut Vec<File>) -> Result<()> {
 }
 
 fn names(folder: &Path) -> Result<Vec<String>> {
-    let entries =
-        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let mut names: Vec<String> = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut names: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
     Ok(names)
 }

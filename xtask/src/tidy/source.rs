@@ -29,10 +29,7 @@ pub(super) fn lines(text: &str, rust: bool) -> Vec<Line> {
     let mut state = State::Code;
     let mut lines = Vec::new();
     for text in text.lines() {
-        let mut line = Line {
-            text: text.to_owned(),
-            ..Line::default()
-        };
+        let mut line = Line { text: text.to_owned(), ..Line::default() };
         if rust {
             state = split(text, state, &mut line);
         }
@@ -63,11 +60,7 @@ fn split(text: &str, mut state: State, line: &mut Line) -> State {
 
 fn in_comment(rest: &str, depth: usize, state: &mut State) -> usize {
     if rest.starts_with("*/") {
-        *state = if depth == 1 {
-            State::Code
-        } else {
-            State::BlockComment(depth - 1)
-        };
+        *state = if depth == 1 { State::Code } else { State::BlockComment(depth - 1) };
         2
     } else if rest.starts_with("/*") {
         *state = State::BlockComment(depth + 1);
@@ -81,9 +74,7 @@ fn in_text(rest: &str, hashes: usize, raw: bool, state: &mut State) -> usize {
     if !raw && rest.starts_with('\\') {
         return 1 + rest[1..].chars().next().map_or(0, char::len_utf8);
     }
-    let ends = rest
-        .strip_prefix('"')
-        .is_some_and(|rest| rest.bytes().take_while(|&b| b == b'#').count() >= hashes);
+    let ends = rest.strip_prefix('"').is_some_and(|rest| rest.bytes().take_while(|&b| b == b'#').count() >= hashes);
     if ends {
         *state = State::Code;
         return 1 + hashes;
@@ -97,9 +88,7 @@ fn in_code(rest: &str, line: &mut Line, state: &mut State) -> usize {
         *state = State::BlockComment(1);
         return 2;
     }
-    let in_word = line
-        .code
-        .ends_with(|c: char| c.is_alphanumeric() || c == '_');
+    let in_word = line.code.ends_with(|c: char| c.is_alphanumeric() || c == '_');
     if let Some((hashes, taken)) = raw_text(rest).filter(|_| !in_word) {
         line.code.push('"');
         *state = State::Text { hashes, raw: true };
@@ -107,10 +96,7 @@ fn in_code(rest: &str, line: &mut Line, state: &mut State) -> usize {
     }
     if rest.starts_with('"') {
         line.code.push('"');
-        *state = State::Text {
-            hashes: 0,
-            raw: false,
-        };
+        *state = State::Text { hashes: 0, raw: false };
         return 1;
     }
     if let Some(taken) = character(rest) {
@@ -123,14 +109,9 @@ fn in_code(rest: &str, line: &mut Line, state: &mut State) -> usize {
 
 /// The start of a raw string: how many `#`, and how long.
 fn raw_text(rest: &str) -> Option<(usize, usize)> {
-    let after = rest
-        .strip_prefix("br")
-        .or_else(|| rest.strip_prefix("cr"))
-        .or_else(|| rest.strip_prefix('r'))?;
+    let after = rest.strip_prefix("br").or_else(|| rest.strip_prefix("cr")).or_else(|| rest.strip_prefix('r'))?;
     let hashes = after.bytes().take_while(|&byte| byte == b'#').count();
-    after[hashes..]
-        .starts_with('"')
-        .then(|| (hashes, rest.len() - after.len() + hashes + 1))
+    after[hashes..].starts_with('"').then(|| (hashes, rest.len() - after.len() + hashes + 1))
 }
 
 /// The length of a character literal, which a lifetime is not.
@@ -142,9 +123,7 @@ fn character(rest: &str) -> Option<usize> {
         let escaped = 1 + inner[1..].chars().next()?.len_utf8();
         return inner[escaped..].find('\'').map(|end| 1 + escaped + end + 1);
     }
-    inner[first.len_utf8()..]
-        .starts_with('\'')
-        .then(|| first.len_utf8() + 2)
+    inner[first.len_utf8()..].starts_with('\'').then(|| first.len_utf8() + 2)
 }
 
 #[cfg(test)]
@@ -152,18 +131,12 @@ mod tests {
     use super::*;
 
     fn code(text: &str) -> Vec<String> {
-        lines(text, true)
-            .into_iter()
-            .map(|line| line.code.trim_end().to_owned())
-            .collect()
+        lines(text, true).into_iter().map(|line| line.code.trim_end().to_owned()).collect()
     }
 
     #[test]
     fn comments_and_strings_are_not_code() {
-        assert_eq!(
-            code(r#"let a = "unsafe \" // no"; // unsafe"#),
-            [r#"let a = ";"#]
-        );
+        assert_eq!(code(r#"let a = "unsafe \" // no"; // unsafe"#), [r#"let a = ";"#]);
         assert_eq!(code("a /* b /* c */ d */ e"), ["a  e"]);
         assert_eq!(code("a /* b\nc */ d"), ["a", " d"]);
         assert_eq!(code("let r = r##\"x\"# \" y\"##; z"), ["let r = \"; z"]);
@@ -172,19 +145,13 @@ mod tests {
 
     #[test]
     fn a_lifetime_does_not_open_a_character() {
-        assert_eq!(
-            code("fn f<'a>(x: &'a str) -> char { '\"' }"),
-            ["fn f<'a>(x: &'a str) -> char { ' }"]
-        );
+        assert_eq!(code("fn f<'a>(x: &'a str) -> char { '\"' }"), ["fn f<'a>(x: &'a str) -> char { ' }"]);
         assert_eq!(code(r"['\'', '\\', '\u{1f}', 'é'] // c"), ["[', ', ', ']"]);
     }
 
     #[test]
     fn a_line_inside_a_comment_counts_as_commented() {
-        let found: Vec<bool> = lines("a\n/* b\nc */ d\ne // f", true)
-            .iter()
-            .map(|line| line.comment)
-            .collect();
+        let found: Vec<bool> = lines("a\n/* b\nc */ d\ne // f", true).iter().map(|line| line.comment).collect();
         assert_eq!(found, [false, true, true, true]);
     }
 }
