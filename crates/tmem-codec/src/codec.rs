@@ -3,6 +3,7 @@
 use core::fmt;
 
 use crate::planes::{self, Transform};
+use crate::word_lz::Search;
 use crate::workspace::Workspace;
 use crate::{MAX_BLOCK, filled, lz4, word_lz};
 
@@ -22,29 +23,13 @@ pub enum Codec {
     /// A zstd frame; level 1 where one mode alone is asked for.
     Zstd = 4,
     /// Byte planes of 8-byte words, then LZ4.
-    Planes8Lz4 = 0x12,
-    /// Byte planes of 8-byte words, then the word LZ.
-    Planes8WordLz = 0x13,
+    PlanesLz4 = 0x12,
     /// Byte planes of 8-byte words, then zstd.
-    Planes8Zstd = 0x14,
+    PlanesZstd = 0x14,
     /// Differences of 8-byte words in byte planes, then LZ4.
-    Delta8Lz4 = 0x22,
-    /// Differences of 8-byte words in byte planes, then the word LZ.
-    Delta8WordLz = 0x23,
+    DeltaLz4 = 0x22,
     /// Differences of 8-byte words in byte planes, then zstd.
-    Delta8Zstd = 0x24,
-    /// Byte planes of 4-byte words, then LZ4.
-    Planes4Lz4 = 0x32,
-    /// Byte planes of 4-byte words, then the word LZ.
-    Planes4WordLz = 0x33,
-    /// Byte planes of 4-byte words, then zstd.
-    Planes4Zstd = 0x34,
-    /// Differences of 4-byte words in byte planes, then LZ4.
-    Delta4Lz4 = 0x42,
-    /// Differences of 4-byte words in byte planes, then the word LZ.
-    Delta4WordLz = 0x43,
-    /// Differences of 4-byte words in byte planes, then zstd.
-    Delta4Zstd = 0x44,
+    DeltaZstd = 0x24,
 }
 
 /// What a block goes through after its transform.
@@ -58,26 +43,18 @@ pub(crate) enum Stage {
 }
 
 impl Codec {
-    const WITHOUT_ZSTD: usize = 12;
+    const WITHOUT_ZSTD: usize = 6;
 
-    const KNOWN: [Self; 17] = [
+    const KNOWN: [Self; 9] = [
         Self::Raw,
         Self::Filled,
         Self::Lz4,
         Self::WordLz,
-        Self::Planes8Lz4,
-        Self::Planes8WordLz,
-        Self::Delta8Lz4,
-        Self::Delta8WordLz,
-        Self::Planes4Lz4,
-        Self::Planes4WordLz,
-        Self::Delta4Lz4,
-        Self::Delta4WordLz,
+        Self::PlanesLz4,
+        Self::DeltaLz4,
         Self::Zstd,
-        Self::Planes8Zstd,
-        Self::Delta8Zstd,
-        Self::Planes4Zstd,
-        Self::Delta4Zstd,
+        Self::PlanesZstd,
+        Self::DeltaZstd,
     ];
 
     /// Every codec that this build encodes and decodes: those with zstd only with the feature `zstd`.
@@ -96,27 +73,17 @@ impl Codec {
             Self::Lz4 => "lz4",
             Self::WordLz => "word-lz",
             Self::Zstd => "zstd",
-            Self::Planes8Lz4 => "planes8-lz4",
-            Self::Planes8WordLz => "planes8-word-lz",
-            Self::Planes8Zstd => "planes8-zstd",
-            Self::Delta8Lz4 => "delta8-lz4",
-            Self::Delta8WordLz => "delta8-word-lz",
-            Self::Delta8Zstd => "delta8-zstd",
-            Self::Planes4Lz4 => "planes4-lz4",
-            Self::Planes4WordLz => "planes4-word-lz",
-            Self::Planes4Zstd => "planes4-zstd",
-            Self::Delta4Lz4 => "delta4-lz4",
-            Self::Delta4WordLz => "delta4-word-lz",
-            Self::Delta4Zstd => "delta4-zstd",
+            Self::PlanesLz4 => "planes-lz4",
+            Self::PlanesZstd => "planes-zstd",
+            Self::DeltaLz4 => "delta-lz4",
+            Self::DeltaZstd => "delta-zstd",
         }
     }
 
     pub(crate) const fn transform(self) -> Transform {
         match self as u8 >> 4 {
-            1 => Transform::Planes8,
-            2 => Transform::Delta8,
-            3 => Transform::Planes4,
-            4 => Transform::Delta4,
+            1 => Transform::Planes,
+            2 => Transform::Delta,
             _ => Transform::None,
         }
     }
@@ -186,14 +153,28 @@ pub fn encode_as(
     src: &[u8],
     dst: &mut [u8],
 ) -> Option<Encoded> {
-    encode_at_level(workspace, codec, 1, src, dst)
+    encode_with(workspace, codec, Effort::LEAST, src, dst)
 }
 
-/// As [`encode_as`], with a level for zstd.
-pub(crate) fn encode_at_level(
+/// How hard an encoder tries. What it writes decodes the same.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Effort {
+    /// Where the word LZ looks for matches.
+    pub(crate) search: Search,
+    /// zstd's level.
+    #[cfg_attr(not(feature = "zstd"), expect(dead_code, reason = "only zstd has levels"))]
+    pub(crate) level: i32,
+}
+
+impl Effort {
+    const LEAST: Self = Self { search: Search::Words, level: 1 };
+}
+
+/// As [`encode_as`], with an effort.
+pub(crate) fn encode_with(
     workspace: &mut Workspace,
     codec: Codec,
-    level: i32,
+    effort: Effort,
     src: &[u8],
     dst: &mut [u8],
 ) -> Option<Encoded> {
@@ -223,14 +204,11 @@ pub(crate) fn encode_at_level(
         }
         Stage::Filled => filled::encode(src, dst),
         Stage::Lz4 => lz4::encode(table, src, dst),
-        Stage::WordLz => word_lz::encode(table, streams, src, dst),
+        Stage::WordLz => word_lz::encode(effort.search, table, streams, src, dst),
         #[cfg(feature = "zstd")]
-        Stage::Zstd => workspace.zstd.encode(level, src, dst),
+        Stage::Zstd => workspace.zstd.encode(effort.level, src, dst),
         #[cfg(not(feature = "zstd"))]
-        Stage::Zstd => {
-            let _ = level;
-            None
-        }
+        Stage::Zstd => None,
     }?;
     Some(Encoded { codec, len })
 }

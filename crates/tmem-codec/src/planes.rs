@@ -1,6 +1,6 @@
 //! Byte planes: arrays of numbers turned so that the bytes of equal weight stand side by side.
 //!
-//! A block of `n` whole words of 8 (or 4) bytes and a ragged tail becomes
+//! A block of `n` whole words of 8 bytes and a ragged tail becomes
 //! ```text
 //! n bytes: the lowest byte of every word | n bytes: the next higher | ... | the tail as it was
 //! ```
@@ -13,10 +13,8 @@ use crate::raw::{load64, store64};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transform {
     None,
-    Planes8,
-    Delta8,
-    Planes4,
-    Delta4,
+    Planes,
+    Delta,
 }
 
 /// Transposes a square of 8 by 8 bytes, a row a word.
@@ -49,7 +47,7 @@ fn unfold64(folded: u64) -> u64 {
     folded >> 1 ^ (folded & 1).wrapping_neg()
 }
 
-fn planes8<const DELTA: bool>(src: &[u8], dst: &mut [u8]) {
+fn turn<const DELTA: bool>(src: &[u8], dst: &mut [u8]) {
     let words = src.len() / 8;
     let mut last = 0;
     let mut at = 0;
@@ -86,7 +84,7 @@ fn planes8<const DELTA: bool>(src: &[u8], dst: &mut [u8]) {
     dst[words * 8..src.len()].copy_from_slice(&src[words * 8..]);
 }
 
-fn unplanes8<const DELTA: bool>(src: &[u8], dst: &mut [u8]) {
+fn turn_back<const DELTA: bool>(src: &[u8], dst: &mut [u8]) {
     let words = src.len() / 8;
     let mut last = 0;
     let mut at = 0;
@@ -119,65 +117,13 @@ fn unplanes8<const DELTA: bool>(src: &[u8], dst: &mut [u8]) {
     dst[words * 8..src.len()].copy_from_slice(&src[words * 8..]);
 }
 
-/// The 4-byte words at `2 * pair` and after it, as differences from the word before.
-#[inline(always)]
-fn fold32(difference: u32) -> u32 {
-    difference << 1 ^ (difference >> 31).wrapping_neg()
-}
-
-#[inline(always)]
-fn unfold32(folded: u32) -> u32 {
-    folded >> 1 ^ (folded & 1).wrapping_neg()
-}
-
-fn planes4<const DELTA: bool>(src: &[u8], dst: &mut [u8]) {
-    let (words, tail) = src.as_chunks::<4>();
-    let (body, end) = dst.split_at_mut(words.len() * 4);
-    let (low, high) = body.split_at_mut(words.len() * 2);
-    let (a, b) = low.split_at_mut(words.len());
-    let (c, d) = high.split_at_mut(words.len());
-    let mut last = 0u32;
-    for ((((word, a), b), c), d) in words.iter().zip(a).zip(b).zip(c).zip(d) {
-        let value = u32::from_le_bytes(*word);
-        let coded = if DELTA {
-            fold32(value.wrapping_sub(last))
-        } else {
-            value
-        };
-        last = value;
-        [*a, *b, *c, *d] = coded.to_le_bytes();
-    }
-    end.copy_from_slice(tail);
-}
-
-fn unplanes4<const DELTA: bool>(src: &[u8], dst: &mut [u8]) {
-    let (words, tail) = dst.as_chunks_mut::<4>();
-    let (body, end) = src.split_at(words.len() * 4);
-    let (low, high) = body.split_at(words.len() * 2);
-    let (a, b) = low.split_at(words.len());
-    let (c, d) = high.split_at(words.len());
-    let mut last = 0u32;
-    for ((((word, a), b), c), d) in words.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-        let coded = u32::from_le_bytes([*a, *b, *c, *d]);
-        last = if DELTA {
-            unfold32(coded).wrapping_add(last)
-        } else {
-            coded
-        };
-        *word = last.to_le_bytes();
-    }
-    tail.copy_from_slice(end);
-}
-
 /// Writes the planes of `src` to `dst`, which is as long.
 pub(crate) fn forward(transform: Transform, src: &[u8], dst: &mut [u8]) {
     assert_eq!(src.len(), dst.len());
     match transform {
         Transform::None => dst.copy_from_slice(src),
-        Transform::Planes8 => planes8::<false>(src, dst),
-        Transform::Delta8 => planes8::<true>(src, dst),
-        Transform::Planes4 => planes4::<false>(src, dst),
-        Transform::Delta4 => planes4::<true>(src, dst),
+        Transform::Planes => turn::<false>(src, dst),
+        Transform::Delta => turn::<true>(src, dst),
     }
 }
 
@@ -186,10 +132,8 @@ pub(crate) fn inverse(transform: Transform, src: &[u8], dst: &mut [u8]) {
     assert_eq!(src.len(), dst.len());
     match transform {
         Transform::None => dst.copy_from_slice(src),
-        Transform::Planes8 => unplanes8::<false>(src, dst),
-        Transform::Delta8 => unplanes8::<true>(src, dst),
-        Transform::Planes4 => unplanes4::<false>(src, dst),
-        Transform::Delta4 => unplanes4::<true>(src, dst),
+        Transform::Planes => turn_back::<false>(src, dst),
+        Transform::Delta => turn_back::<true>(src, dst),
     }
 }
 
@@ -200,24 +144,15 @@ mod tests {
     use std::vec;
     use std::vec::Vec;
 
-    const ALL: [Transform; 4] = [
-        Transform::Planes8,
-        Transform::Delta8,
-        Transform::Planes4,
-        Transform::Delta4,
-    ];
+    const ALL: [Transform; 2] = [Transform::Planes, Transform::Delta];
 
     #[test]
     fn planes_stand_where_the_format_says() {
         let src: Vec<u8> = (0..211u8).collect();
         let mut dst = vec![0; src.len()];
-        forward(Transform::Planes8, &src, &mut dst);
+        forward(Transform::Planes, &src, &mut dst);
         assert!(
             (0..208).all(|at| dst[at % 8 * 26 + at / 8] == src[at]) && dst[208..] == src[208..]
-        );
-        forward(Transform::Planes4, &src, &mut dst);
-        assert!(
-            (0..208).all(|at| dst[at % 4 * 52 + at / 4] == src[at]) && dst[208..] == src[208..]
         );
     }
 
@@ -226,7 +161,7 @@ mod tests {
         let words = [1000u64, 1001, 999, 1120, 1000, 990, 991, 992, 1000, 1001];
         let src: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
         let mut dst = vec![0; src.len()];
-        forward(Transform::Delta8, &src, &mut dst);
+        forward(Transform::Delta, &src, &mut dst);
         assert_eq!(dst[..10], [208, 2, 3, 242, 239, 19, 2, 2, 16, 2]);
         assert!(dst[10] == 7 && dst[11..].iter().all(|byte| *byte == 0));
     }

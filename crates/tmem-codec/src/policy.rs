@@ -3,9 +3,10 @@
 use core::fmt;
 use core::str::FromStr;
 
-use crate::codec::{Codec, Encoded, encode_as, encode_at_level};
+use crate::codec::{Codec, Effort, Encoded, encode_as, encode_with};
 use crate::planes::Transform;
 use crate::predict::Sample;
+use crate::word_lz::Search;
 use crate::workspace::Workspace;
 
 /// What a pool wants its memory to cost.
@@ -88,51 +89,99 @@ pub fn encode(
     if let Some(filled) = encode_as(workspace, Codec::Filled, src, dst) {
         return Some(filled);
     }
+    let sample = Sample::of(src);
     let packed = match (policy, temperature) {
-        (Policy::Fast, _) | (Policy::Balanced, Temperature::Hot) => {
-            encode_fast(workspace, src, dst)
+        (Policy::Fast, Temperature::Hot) => encode_fast(workspace, sample, src, dst),
+        (Policy::Fast, Temperature::Cold) | (Policy::Balanced, Temperature::Hot) => {
+            encode_thorough(workspace, sample, src, dst)
         }
         (Policy::Balanced, Temperature::Cold) | (Policy::Dense, Temperature::Hot) => {
-            encode_dense(workspace, 1, src, dst)
+            encode_entropy(workspace, sample, 1, src, dst)
         }
-        (Policy::Dense, Temperature::Cold) => encode_dense(workspace, 3, src, dst),
+        (Policy::Dense, Temperature::Cold) => encode_entropy(workspace, sample, 3, src, dst),
     };
     packed.or_else(|| encode_as(workspace, Codec::Raw, src, dst))
 }
 
-/// Without an entropy stage: one mode, by the look of the block.
-fn encode_fast(workspace: &mut Workspace, src: &[u8], dst: &mut [u8]) -> Option<Encoded> {
-    let sample = Sample::of(src);
-    let codec = match sample.and_then(Sample::array) {
-        Some(Transform::Planes8) => Codec::Planes8Lz4,
-        Some(_) => Codec::Delta8Lz4,
-        None if sample.is_some_and(Sample::is_text) => Codec::Lz4,
+/// One mode by the look of the block; a second one where the first did badly and the block looks like an array.
+fn encode_fast(workspace: &mut Workspace, sample: Sample, src: &[u8], dst: &mut [u8]) -> Option<Encoded> {
+    let search = if sample.has_text() { Search::Bytes } else { Search::Words };
+    let first = encode_first(workspace, sample, search, src, dst);
+    if sample.is_repetitive() {
+        return first;
+    }
+    second_look(workspace, sample, first, (1300, search), src, dst)
+}
+
+/// Still without an entropy stage, but at every byte, and with more second looks.
+fn encode_thorough(workspace: &mut Workspace, sample: Sample, src: &[u8], dst: &mut [u8]) -> Option<Encoded> {
+    let first = encode_first(workspace, sample, Search::Bytes, src, dst);
+    second_look(workspace, sample, first, (1100, Search::Bytes), src, dst)
+}
+
+fn encode_first(
+    workspace: &mut Workspace,
+    sample: Sample,
+    search: Search,
+    src: &[u8],
+    dst: &mut [u8],
+) -> Option<Encoded> {
+    let codec = match sample.array() {
+        Some(transform) => turned(transform, Codec::PlanesLz4, Codec::DeltaLz4),
+        None if sample.is_text() => Codec::Lz4,
         None => Codec::WordLz,
     };
-    encode_as(workspace, codec, src, dst)
+    encode_with(workspace, codec, Effort { search, level: 0 }, src, dst)
+}
+
+/// After the word LZ: planes, if they promise to be smaller by the factor `doubt / 1000`. The smaller stays.
+fn second_look(
+    workspace: &mut Workspace,
+    sample: Sample,
+    first: Option<Encoded>,
+    (doubt, search): (usize, Search),
+    src: &[u8],
+    dst: &mut [u8],
+) -> Option<Encoded> {
+    let first_len = first.map_or(src.len(), |first| first.len);
+    if first.is_some_and(|first| first.codec != Codec::WordLz) {
+        return first;
+    }
+    let Some(transform) = sample.array_below(first_len * 1_000_000 / (src.len() * doubt)) else { return first };
+    let codec = turned(transform, Codec::PlanesLz4, Codec::DeltaLz4);
+    let effort = Effort { search, level: 0 };
+    let room = dst.len().min(first_len - 1);
+    encode_with(workspace, codec, effort, src, &mut dst[..room])
+        .or_else(|| first.and_then(|first| encode_with(workspace, first.codec, effort, src, dst)))
 }
 
 /// zstd, and where the block may be an array, zstd on its planes too: the smaller stays.
-fn encode_dense(
+fn encode_entropy(
     workspace: &mut Workspace,
+    sample: Sample,
     level: i32,
     src: &[u8],
     dst: &mut [u8],
 ) -> Option<Encoded> {
     if !cfg!(feature = "zstd") {
-        return encode_fast(workspace, src, dst);
+        return encode_thorough(workspace, sample, src, dst);
     }
-    let array = match Sample::of(src).and_then(Sample::likely_array) {
-        Some(Transform::Planes8) => Codec::Planes8Zstd,
-        Some(_) => Codec::Delta8Zstd,
-        None => return encode_at_level(workspace, Codec::Zstd, level, src, dst),
+    let effort = Effort { search: Search::Bytes, level };
+    let Some(transform) = sample.array_below(ENTROPY_ARRAY_PERMILLE) else {
+        return encode_with(workspace, Codec::Zstd, effort, src, dst);
     };
-    let turned = encode_at_level(workspace, array, level, src, dst);
-    let plain = encode_at_level(workspace, Codec::Zstd, level, src, dst);
-    match (turned, plain) {
-        (Some(turned), Some(plain)) if plain.len <= turned.len => Some(plain),
-        // The second try has overwritten the first.
-        (Some(_), _) => encode_at_level(workspace, array, level, src, dst),
-        (None, plain) => plain,
-    }
+    let codec = turned(transform, Codec::PlanesZstd, Codec::DeltaZstd);
+    let Some(first) = encode_with(workspace, codec, effort, src, dst) else {
+        return encode_with(workspace, Codec::Zstd, effort, src, dst);
+    };
+    // The second try overwrites the first.
+    encode_with(workspace, Codec::Zstd, effort, src, &mut dst[..first.len - 1])
+        .or_else(|| encode_with(workspace, codec, effort, src, dst))
+}
+
+/// Literals that a transform may leave, in thousandths of the block, for zstd to be tried on it.
+const ENTROPY_ARRAY_PERMILLE: usize = 500;
+
+fn turned(transform: Transform, planes: Codec, delta: Codec) -> Codec {
+    if transform == Transform::Delta { delta } else { planes }
 }

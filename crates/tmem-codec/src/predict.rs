@@ -13,7 +13,7 @@ const GROUP_SPAN: usize = GROUP_WORDS as usize + 2;
 const SAMPLED_BYTES: u32 = GROUPS * GROUP_WORDS * 8;
 
 /// Counts over the sample. All are in bytes of [`SAMPLED_BYTES`].
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     /// Printable ASCII.
     text: u32,
@@ -46,11 +46,15 @@ fn fold(difference: u64) -> u64 {
 }
 
 impl Sample {
-    /// `None` if the block is too short to be told.
-    pub(crate) fn of(src: &[u8]) -> Option<Self> {
+    /// What is said of a block that is too short to be told: nothing that leads to a transform.
+    const UNKNOWN: Self =
+        Self { text: 0, same: SAMPLED_BYTES, planes: SAMPLED_BYTES, delta: SAMPLED_BYTES };
+
+    /// Looks at `src`.
+    pub(crate) fn of(src: &[u8]) -> Self {
         let words = src.len() / 8;
-        let spread = words.checked_sub(GROUP_SPAN)?;
-        let mut sample = Self::default();
+        let Some(spread) = words.checked_sub(GROUP_SPAN) else { return Self::UNKNOWN };
+        let mut sample = Self { text: 0, same: 0, planes: 0, delta: 0 };
         for group in 0..GROUPS {
             let start = spread * group as usize / (GROUPS as usize - 1);
             // SAFETY: start <= words - GROUP_SPAN.
@@ -69,7 +73,7 @@ impl Sample {
                 (last, last_delta) = (word, delta);
             }
         }
-        Some(sample)
+        sample
     }
 
     /// Mostly text: matches start anywhere, and there are no words.
@@ -77,25 +81,64 @@ impl Sample {
         self.text > SAMPLED_BYTES * 65 / 100
     }
 
-    /// An array of numbers, and which transform makes it small.
-    pub(crate) fn array(self) -> Option<Transform> {
-        if self.same >= SAMPLED_BYTES * 30 / 100 {
-            return None;
-        }
-        if self.planes <= self.delta {
-            (self.planes < SAMPLED_BYTES * 35 / 100).then_some(Transform::Planes8)
-        } else {
-            (self.delta < SAMPLED_BYTES * 25 / 100).then_some(Transform::Delta8)
-        }
+    /// There is text among the words.
+    pub(crate) fn has_text(self) -> bool {
+        self.text > SAMPLED_BYTES * 25 / 100
     }
 
-    /// The transform that is worth trying with an entropy stage behind it.
-    pub(crate) fn likely_array(self) -> Option<Transform> {
-        let (least, transform) = if self.planes <= self.delta {
-            (self.planes, Transform::Planes8)
-        } else {
-            (self.delta, Transform::Delta8)
-        };
-        (least < SAMPLED_BYTES * 60 / 100).then_some(transform)
+    /// An array of numbers, and which transform makes it small.
+    pub(crate) fn array(self) -> Option<Transform> {
+        let (least, transform) = self.best_transform();
+        let most = if transform == Transform::Planes { 35 } else { 25 };
+        let sure = self.same < SAMPLED_BYTES * 30 / 100 && least < SAMPLED_BYTES * most / 100;
+        sure.then_some(transform)
+    }
+
+    /// The better transform, if the literals it leaves are fewer than `permille` thousandths of the block.
+    pub(crate) fn array_below(self, permille: usize) -> Option<Transform> {
+        let (least, transform) = self.best_transform();
+        (u64::from(least) * 1000 < u64::from(SAMPLED_BYTES) * permille as u64).then_some(transform)
+    }
+
+    /// At least half of the words need no transform to be cheap.
+    pub(crate) fn is_repetitive(self) -> bool {
+        self.same >= SAMPLED_BYTES / 2
+    }
+
+    fn best_transform(self) -> (u32, Transform) {
+        if self.planes <= self.delta { (self.planes, Transform::Planes) } else { (self.delta, Transform::Delta) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::vec::Vec;
+
+    fn words(word: impl Fn(u64) -> u64) -> Vec<u8> {
+        (0..512).flat_map(|at| word(at).to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn short_blocks_are_not_told() {
+        assert_eq!(Sample::of(&[1; 79]).array_below(999), None);
+        assert_eq!(Sample::of(&[1; 80]).array_below(999), Some(Transform::Planes));
+    }
+
+    #[test]
+    fn text_is_text_and_words_are_not() {
+        let text: Vec<u8> = b"the granule, and 4096 other things. ".iter().copied().cycle().take(4096).collect();
+        assert!(Sample::of(&text).is_text() && Sample::of(&text).has_text());
+        let pointers = words(|at| 0x7f12_3400_0000 + at * 7919 % 65536 * 16);
+        assert!(!Sample::of(&pointers).is_text());
+    }
+
+    #[test]
+    fn arrays_are_told_by_what_their_words_share() {
+        assert_eq!(Sample::of(&words(|at| 1_000_000_007 * (at + 1))).array(), Some(Transform::Delta));
+        let floats = words(|at| (1000.0 + (at * 7919 % 97) as f64).to_bits());
+        assert_eq!(Sample::of(&floats).array(), Some(Transform::Planes));
+        assert_eq!(Sample::of(&words(|at| (at * at + 1).wrapping_mul(at * 77 + 0x9e37_79b9_7f4a_7c15))).array(), None);
     }
 }

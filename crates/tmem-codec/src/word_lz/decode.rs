@@ -4,7 +4,7 @@ use super::tokens::{ALPHABET, LONG_LITERALS, MIN_MATCH, Token};
 use super::{FIRST_DISTANCES, HEADER, MIN_DISTANCE};
 use crate::codec::Corrupt;
 use crate::lz4::copy_match;
-use crate::raw::{copy16, load16, load64, store64};
+use crate::raw::{load16, load64, store64};
 
 /// Where the decoder stands in each stream.
 #[derive(Clone, Copy)]
@@ -15,22 +15,13 @@ struct Cursor {
     distances: [usize; 2],
 }
 
-impl Cursor {
-    /// The distance of the next match, `pair` being the next two bytes of aux. Without branches.
-    #[inline(always)]
-    fn distance(&mut self, token: &Token, pair: usize) -> usize {
-        let [newest, older] = self.distances;
-        let fresh = if token.is_odd() {
-            pair
-        } else {
-            ((pair & 255) + 1) * 8
-        };
-        let again = if token.is_odd() { older } else { newest };
-        let distance = if token.is_fresh() { fresh } else { again };
-        self.distances = [distance, if token.is_same() { older } else { newest }];
-        self.aux += token.aux();
-        distance
-    }
+/// The distance of the next match and the one before it, `pair` being the next two bytes of aux. Without branches.
+#[inline(always)]
+fn next_distances(token: &Token, pair: usize, [newest, older]: [usize; 2]) -> [usize; 2] {
+    let fresh = if token.is_odd() { pair } else { ((pair & 255) + 1) * 8 };
+    let again = if token.is_odd() { older } else { newest };
+    let older = if token.is_same() { older } else { newest };
+    [if token.is_fresh() { fresh } else { again }, older]
 }
 
 /// Decompresses `src` into exactly `dst`.
@@ -118,14 +109,7 @@ fn fast<'a>(
         // SAFETY: fewer than `safe` tokens were decoded since it was computed, so aux + 2 <= src.len(), even if this
         // token took the byte in reserve.
         let pair = usize::from(unsafe { load16(src, aux) });
-        let fresh = if token.is_odd() {
-            pair
-        } else {
-            ((pair & 255) + 1) * 8
-        };
-        let again = if token.is_odd() { older } else { newest };
-        older = if token.is_same() { older } else { newest };
-        newest = if token.is_fresh() { fresh } else { again };
+        [newest, older] = next_distances(token, pair, [newest, older]);
         aux += token.aux();
         // With to >= 8, which was so at the start, this says 8 <= newest <= to.
         if newest.wrapping_sub(MIN_DISTANCE) > to - MIN_DISTANCE {
@@ -241,7 +225,9 @@ fn sequence(src: &[u8], dst: &mut [u8], at: &mut Cursor, token: &Token) -> Resul
         literals = LONG_LITERALS + extension(src, &mut at.aux)?;
     }
     let byte = |place: usize| src.get(place).copied().map_or(0, usize::from);
-    let distance = at.distance(token, byte(at.aux) | byte(at.aux + 1) << 8);
+    at.distances = next_distances(token, byte(at.aux) | byte(at.aux + 1) << 8, at.distances);
+    at.aux += token.aux();
+    let [distance, _] = at.distances;
     if token.has_long_match() {
         matched = MIN_MATCH + extension(src, &mut at.aux)?;
     }

@@ -18,9 +18,9 @@
 //! 3  the next two bytes of aux, little end first; at least 8
 //! ```
 //! Aux has, in this order and where the token says so: the count of literals less 7, the distance, the match's length
-//! less 4. A count is one byte, or 255 and two bytes of the count less 255. With fewer than 7 literals the distance
-//! does not reach further back than the block's start counted from the *first literal*. What the tokens leave of the
-//! block is literals.
+//! less 4. A count is one byte, or 255 and two bytes of the count less 255. What the
+//! tokens leave of the block is literals. Of fewer than 16 literals, those after the eighth or, with up to 8, all are
+//! merged with the match's first word: a distance does not reach back further than the block's start from there.
 //!
 //! # Why it is fast
 //! Three streams: neither the place of the next token nor that of the next literal waits for a length to be decoded.
@@ -33,7 +33,7 @@ mod encode;
 mod tokens;
 
 pub(crate) use decode::decode;
-pub(crate) use encode::{Streams, encode};
+pub(crate) use encode::{Search, Streams, encode};
 
 /// Bytes before the literals.
 const HEADER: usize = 4;
