@@ -36,7 +36,12 @@ pub(crate) enum Claim {
 
 /// There is no room within the budget (or in the machine).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct NoRoom;
+pub(crate) enum NoRoom {
+    /// For a segment.
+    Segment,
+    /// For so many bytes of tables.
+    Tables(usize),
+}
 
 /// The ledger.
 #[derive(Debug)]
@@ -85,6 +90,11 @@ impl Budget {
         self.limit().saturating_sub(RESERVE_BYTES).saturating_sub(self.used())
     }
 
+    /// Whether nothing of the reserve is in use: only then may others than the cleaner open segments.
+    pub(crate) fn is_reserve_whole(&self) -> bool {
+        self.used() + RESERVE_BYTES <= self.limit()
+    }
+
     /// Takes `bytes` if they fit.
     pub(crate) fn take(&self, bytes: usize, what: Use, claim: Claim) -> Result<(), NoRoom> {
         let limit = match claim {
@@ -94,7 +104,7 @@ impl Budget {
         let fits = |used: usize| used.checked_add(bytes).filter(|total| *total <= limit);
         // Relaxed: see above.
         let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
-        taken.map_err(|_| NoRoom)?;
+        taken.map_err(|_| NoRoom::Tables(bytes))?;
         // Relaxed: see above.
         self.by_use[what as usize].fetch_add(bytes, Ordering::Relaxed);
         Ok(())

@@ -89,7 +89,11 @@ impl Client {
         engine.budget.take_anyway(pool.cells.bytes(), Use::Scratch);
         engine.registry.add_pool(Arc::clone(&pool));
         self.give_access(&pool);
-        engine.policy_changed();
+        if self.account.state() == ClientState::Destroyed {
+            // It was destroyed meanwhile, perhaps before it could see this pool.
+            destroy_pool(&self.store, &pool);
+            return Err(StoreError::ClientDestroyed(self.account.id));
+        }
         Ok(Pool { client: self.clone(), core: pool })
     }
 
@@ -141,7 +145,7 @@ impl Client {
     /// Carries out one operation.
     fn run(&self, context: &mut Taken<'_>, pool: &PoolCore, object: ObjectId, action: &mut Action<'_>) -> Outcome {
         let engine = &self.store.engine;
-        let target = Target { pool, id: object };
+        let target = Target { pool, id: object, caller: &self.account };
         let outcome = match self.check(pool, action) {
             Err(refusal) => Outcome::Refused(refusal),
             Ok(range) => match action {
@@ -196,7 +200,7 @@ impl Client {
         self.account.set_weight(weight);
     }
 
-    /// Bytes of blocks, headers included, that the client is charged for.
+    /// Bytes that the client is charged for: its blocks with their headers, and its part of the tables.
     #[must_use]
     pub fn charged_bytes(&self) -> usize {
         self.account.charged_bytes()
@@ -355,9 +359,12 @@ impl Pool {
     /// Lets another client join. For the owner of a shared pool.
     ///
     /// # Errors
-    /// [`StoreError::NotOwner`].
+    /// [`StoreError::NotOwner`], [`StoreError::NotShared`].
     pub fn authorise(&self, client: ClientId) -> Result<(), StoreError> {
         self.check_owner()?;
+        if self.core.sharing == Sharing::Private {
+            return Err(StoreError::NotShared(self.core.id));
+        }
         self.core.authorised().insert(client);
         Ok(())
     }

@@ -45,7 +45,7 @@ impl Engine {
         let cpus = std::thread::available_parallelism().map_or(2, usize::from);
         let slots = (budget_bytes / BUDGET_PER_CONTEXT).clamp(1, 2 * cpus);
         let budget = Budget::new(budget_bytes);
-        let no_room = |NoRoom| StoreError::BudgetTooSmall { bytes: budget_bytes, least: MIN_BUDGET_BYTES };
+        let no_room = |_: NoRoom| StoreError::BudgetTooSmall { bytes: budget_bytes, least: MIN_BUDGET_BYTES };
         let contexts = Contexts::new(slots, &budget).map_err(no_room)?;
         let cleaner = Mutex::new(Cleaner::new(slots, &budget).map_err(no_room)?);
         Ok(Self {
@@ -90,7 +90,7 @@ impl Engine {
         self.settle_state();
         let context = self.contexts.take(&self.budget);
         for id in self.tables.objects_of(pool.id) {
-            self.remove_object(&context, Target { pool, id });
+            self.remove_object(&context, Target { pool, id, caller: &pool.owner });
         }
         drop(context);
         self.reclaim_now();

@@ -53,7 +53,8 @@ impl Log {
         budget: &Budget,
         claim: Claim,
     ) -> Result<OpenSegment, NoRoom> {
-        let warm = self.lock().warm.pop();
+        let may_take = claim == Claim::Cleaner || budget.is_reserve_whole();
+        let warm = if may_take { self.lock().warm.pop() } else { None };
         let id = match warm {
             Some(id) => id,
             None => self.take_memory(budget, claim)?,
@@ -75,11 +76,11 @@ impl Log {
 
     /// Takes a free segment and memory for it.
     fn take_memory(&self, budget: &Budget, claim: Claim) -> Result<SegmentId, NoRoom> {
-        budget.take(SEGMENT_BYTES, Use::Segments, claim)?;
+        budget.take(SEGMENT_BYTES, Use::Segments, claim).map_err(|_| NoRoom::Segment)?;
         let taken = self.take_free(budget).and_then(|id| {
             self.segments.populate(id).map_err(|_| {
                 self.lock().free.push(id);
-                NoRoom
+                NoRoom::Segment
             })?;
             Ok(id)
         });
@@ -95,10 +96,10 @@ impl Log {
             return Ok(id);
         }
         if lists.fresh == CAPACITY_SEGMENTS {
-            return Err(NoRoom);
+            return Err(NoRoom::Segment);
         }
         let id = SegmentId(lists.fresh);
-        if self.segments.add_region(id).map_err(|_| NoRoom)? {
+        if self.segments.add_region(id).map_err(|_| NoRoom::Segment)? {
             budget.take_anyway(REGION_ROWS_BYTES, Use::Tables);
         }
         lists.fresh += 1;
@@ -115,7 +116,7 @@ impl Log {
         }
         // Relaxed: a counter.
         let nth = self.seals.fetch_add(1, Ordering::Relaxed);
-        let word = self.segments.row(open.id).seal(nth, open.settled);
+        let word = self.segments.row(open.id).seal(nth, (open.settled, open.stuck));
         // Relaxed: a hint of how much cleaning would bring.
         self.reclaimable.fetch_add(u64::from(word.reclaimable()), Ordering::Relaxed);
     }

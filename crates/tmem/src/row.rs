@@ -174,11 +174,18 @@ pub(crate) struct Row {
     sealed_at: AtomicU64,
     /// The generation of policies under which the cleaner took all of it as cold; 0: it did not.
     settled: AtomicU64,
+    /// Dead units in it that cleaning would not win back: granules of blocks that take less room whole than in parts.
+    stuck: AtomicU64,
 }
 
 impl Row {
     pub(crate) fn new() -> Self {
-        Self { word: AtomicU64::new(RowWord::FREE.0), sealed_at: AtomicU64::new(0), settled: AtomicU64::new(0) }
+        Self {
+            word: AtomicU64::new(RowWord::FREE.0),
+            sealed_at: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            stuck: AtomicU64::new(0),
+        }
     }
 
     /// Its word now.
@@ -219,11 +226,23 @@ impl Row {
         self.settled.load(Ordering::Relaxed)
     }
 
+    /// Units that cleaning it would really win back, as far as is known.
+    pub(crate) fn gain(&self) -> u32 {
+        let word = self.word();
+        if word.live() == 0 {
+            return word.reclaimable();
+        }
+        // Relaxed: a hint for choosing victims.
+        let stuck = u32::try_from(self.stuck.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        word.reclaimable().saturating_sub(stuck)
+    }
+
     /// Seals it as the log's `nth`. Returns the word as it is afterwards.
-    pub(crate) fn seal(&self, nth: u64, settled: u64) -> RowWord {
+    pub(crate) fn seal(&self, nth: u64, (settled, stuck): (u64, u64)) -> RowWord {
         // Relaxed: a hint for choosing victims.
         self.sealed_at.store(nth, Ordering::Relaxed);
         self.settled.store(settled, Ordering::Relaxed); // Relaxed: as above
+        self.stuck.store(stuck, Ordering::Relaxed); // Relaxed: as above
         let before = self.must("sealed", RowWord::sealed);
         before.with_state(State::Sealed)
     }
@@ -282,7 +301,7 @@ mod tests {
         row.open(Class::Protected);
         row.commit(100);
         assert_eq!(row.kill(40), State::Open);
-        let word = row.seal(7, 0);
+        let word = row.seal(7, (0, 0));
         assert_eq!((word.live(), word.filled(), word.class()), (60, 100, Class::Protected));
         assert!(row.take() && !row.take());
         assert!(row.change(RowWord::retired).is_none(), "60 units are live");

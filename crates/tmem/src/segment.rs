@@ -146,12 +146,14 @@ pub(crate) struct OpenSegment {
     committed: u32,
     /// The generation of policies under which everything in it is being taken as cold; 0: it is not.
     pub(crate) settled: u64,
+    /// Units of dead granules in blocks that were copied whole because they take less room so.
+    pub(crate) stuck: u64,
 }
 
 impl OpenSegment {
     /// The owner of `id`, which the caller has just opened.
     pub(crate) fn new(id: SegmentId, settled: u64) -> Self {
-        Self { id, tail: 0, committed: 0, settled }
+        Self { id, tail: 0, committed: 0, settled, stuck: 0 }
     }
 
     /// Bytes that the payload of one more block may have.

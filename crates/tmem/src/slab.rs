@@ -25,6 +25,9 @@ const CHUNK_BYTES: usize = HUGE_PAGE_BYTES;
 /// lookups would otherwise miss the TLB.
 const SMALL_CHUNKS: usize = 4;
 
+/// All numbers are in use, or the system refuses memory for more: freeing some is what helps.
+const NO_NUMBERS: NoRoom = NoRoom::Tables(CHUNK_BYTES);
+
 /// Types that a slab can hold.
 ///
 /// # Safety
@@ -76,16 +79,20 @@ impl<T: Stable> Slab<T> {
         })
     }
 
+    /// Numbers below this may be looked at.
+    pub(crate) fn numbers(&self) -> u32 {
+        // Acquire: pairs with the Release in `add_chunk`. The memory was committed before its numbers could be known.
+        self.committed.load(Ordering::Acquire)
+    }
+
     /// Whether `id` may be looked at.
     pub(crate) fn contains(&self, id: u32) -> bool {
-        // Acquire: pairs with the Release in `add_chunk`.
-        id < self.committed.load(Ordering::Acquire)
+        id < self.numbers()
     }
 
     /// Number `id`, which was in use at some time.
     pub(crate) fn get(&self, id: u32) -> &T {
-        // Acquire: pairs with the Release in `add_chunk`. The memory was committed before its numbers could be known.
-        assert!(id < self.committed.load(Ordering::Acquire), "no slot {id}");
+        assert!(self.contains(id), "no slot {id}");
         let at = id as usize;
         let offset = at / Self::SLOTS * CHUNK_BYTES + at % Self::SLOTS * size_of::<T>();
         // SAFETY: id < committed, so the offset lies within a committed chunk of the reservation.
@@ -108,7 +115,7 @@ impl<T: Stable> Slab<T> {
         if chunk.used == Self::SLOTS {
             state.with_room.remove(&at);
         }
-        u32::try_from(at * Self::SLOTS + slot).map_err(|_| NoRoom)
+        u32::try_from(at * Self::SLOTS + slot).map_err(|_| NO_NUMBERS)
     }
 
     /// Gives number `id` back, which nobody can find any more.
@@ -154,11 +161,11 @@ impl<T: Stable> Slab<T> {
         let at = state.chunks.len();
         let range = at * CHUNK_BYTES..(at + 1) * CHUNK_BYTES;
         if range.end > self.memory.len() {
-            return Err(NoRoom);
+            return Err(NO_NUMBERS);
         }
         let pages = if at < SMALL_CHUNKS { Pages::Small } else { Pages::Huge };
-        self.memory.commit_private(range, pages).map_err(|_| NoRoom)?;
-        let committed = u32::try_from((at + 1) * Self::SLOTS).map_err(|_| NoRoom)?;
+        self.memory.commit_private(range, pages).map_err(|_| NO_NUMBERS)?;
+        let committed = u32::try_from((at + 1) * Self::SLOTS).map_err(|_| NO_NUMBERS)?;
         state.chunks.push(Chunk::new::<T>(at));
         state.with_room.insert(at);
         // Release: pairs with the Acquire in `get`.

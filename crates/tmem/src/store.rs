@@ -64,6 +64,9 @@ pub enum StoreError {
     /// The pool belongs to another client.
     #[error("pool {0:?} belongs to another client, and only its owner may do this")]
     NotOwner(crate::PoolId),
+    /// The pool is private: nobody can join it.
+    #[error("pool {0:?} is private: create it as shared to let others join")]
+    NotShared(crate::PoolId),
     /// The client was destroyed.
     #[error("{0:?} was destroyed")]
     ClientDestroyed(ClientId),
@@ -82,7 +85,7 @@ pub struct Store {
 pub struct ClientOptions {
     /// For people.
     pub name: String,
-    /// Bytes of blocks, headers included, that it may hold.
+    /// Bytes that it may hold: blocks with their headers, and its part of the tables.
     pub cap_bytes: usize,
     /// Its right to ephemeral memory, relative to the others' (1 or more).
     pub weight: u32,
@@ -111,7 +114,7 @@ pub struct MemoryUsage {
     pub index: usize,
     /// Codec scratch and contexts, counters.
     pub scratch: usize,
-    /// What blocks are charged with: the part of `segments` that holds live blocks.
+    /// What clients are charged for: live blocks with their headers, leaves and nodes of the tables.
     pub charged: usize,
     /// What shrinking could free: dead blocks, ephemeral blocks, warm segments.
     pub freeable: usize,

@@ -1,11 +1,12 @@
 //! The slow check of everything against everything.
 
 use crate::client::Persistence;
+use crate::context::Context;
 use crate::engine::Engine;
 use crate::entry::{Entry, EntryKind};
 use crate::header::Header;
 use crate::row::State;
-use crate::table::{LEAF_GRANULES, PoolId};
+use crate::table::{LEAF_GRANULES, PIECE_UNITS, PoolId};
 use crate::units::SegmentId;
 use std::collections::HashMap;
 
@@ -23,8 +24,14 @@ pub(crate) struct Census {
 impl Engine {
     /// Walks all tables and adds up what entries refer to.
     pub(crate) fn census(&self) -> Census {
+        self.census_in(&self.contexts.take(&self.budget))
+    }
+
+    fn census_in(&self, context: &Context) -> Census {
         let mut census = Census::default();
-        let context = self.contexts.take(&self.budget);
+        for (pool, pieces) in self.tables.pieces() {
+            *census.units.entry(pool).or_default() += pieces * u64::from(PIECE_UNITS);
+        }
         let pin = self.epochs.pin(context.slot);
         self.tables.for_each_leaf(|leaf, guard| {
             let Some(object) = guard.object() else { return };
@@ -46,8 +53,9 @@ impl Engine {
 
     /// See [`crate::Store::validate`].
     pub(crate) fn validate(&self) {
+        let context = self.contexts.take(&self.budget);
         let _cleaner = self.lock_cleaner();
-        let census = self.census();
+        let census = self.census_in(&context);
         let mut reclaimable = 0;
         for id in self.log.ids() {
             let word = self.log.segments.row(id).word();

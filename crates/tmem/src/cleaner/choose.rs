@@ -2,17 +2,38 @@
 
 use crate::client::ClientId;
 use crate::engine::Engine;
+use crate::entry::MAX_HEAT;
 use crate::row::{Class, RowWord, State};
 use crate::units::SegmentId;
 use std::collections::HashSet;
 
-/// The clients whose cold ephemeral blocks are dropped.
-#[derive(Debug)]
-pub(super) struct Drops(HashSet<ClientId>);
+/// Whose ephemeral blocks are dropped, and how cold they must be.
+#[derive(Debug, Clone)]
+pub(super) struct Drops {
+    clients: HashSet<ClientId>,
+    /// The most heat that a block may have to be dropped.
+    heat: u32,
+}
 
 impl Drops {
-    pub(super) fn contains(&self, client: ClientId) -> bool {
-        self.0.contains(&client)
+    /// Cold blocks of one client.
+    pub(super) fn of(client: ClientId) -> Self {
+        Self { clients: HashSet::from([client]), heat: 0 }
+    }
+
+    /// The same, hot or cold.
+    pub(super) fn any_heat(self) -> Self {
+        Self { heat: MAX_HEAT, ..self }
+    }
+
+    /// Whether blocks of this client are dropped at all.
+    pub(super) fn concern(&self, client: ClientId) -> bool {
+        self.clients.contains(&client)
+    }
+
+    /// Whether a block of so much heat is dropped.
+    pub(super) fn drop_at(&self, heat: u32) -> bool {
+        heat <= self.heat
     }
 }
 
@@ -28,24 +49,18 @@ impl Engine {
         if self.log.reclaimable_bytes() < crate::units::unit_bytes(least_gain) {
             return None;
         }
-        let best = self.sealed().max_by_key(|(_, word, _)| word.reclaimable());
-        best.filter(|(_, word, _)| word.reclaimable() >= least_gain).map(|(id, ..)| id)
+        let gains = self.sealed().map(|(id, ..)| (self.log.segments.row(id).gain(), id));
+        gains.max().filter(|(gain, _)| *gain >= least_gain).map(|(_, id)| id)
     }
 
-    /// The ephemeral segment to go through next, and whose blocks to drop from it: one client's, or those of the clients
-    /// that hold more than their weight gives them a right to.
+    /// The ephemeral segment to go through next, and whose blocks to drop from it: those of the clients that hold more
+    /// than their weight gives them a right to.
     ///
     /// Blocks are put into probation segments; those that were got again by the time the cleaner comes go on into
     /// protected ones. Probation goes first as long as it has more than a tenth of the ephemeral memory: a scan fills
     /// probation and is dropped from there, and what is hot stays (S3-FIFO, SOSP'23, by segments).
-    pub(super) fn next_to_evict(&self, only: Option<ClientId>) -> Option<(SegmentId, Drops)> {
-        let drops = match only {
-            Some(client) => Drops(HashSet::from([client])),
-            None => self.over_share(),
-        };
-        if drops.0.is_empty() {
-            return None;
-        }
+    pub(super) fn next_to_evict(&self) -> Option<(SegmentId, Drops)> {
+        let drops = self.over_share()?;
         let live_of = |class| -> u64 { self.of_class(class).map(|(_, word, _)| u64::from(word.live())).sum() };
         let (probation, protected) = (live_of(Class::Probation), live_of(Class::Protected));
         let oldest = |class| self.of_class(class).min_by_key(|(.., sealed_at)| *sealed_at).map(|(id, ..)| id);
@@ -63,7 +78,7 @@ impl Engine {
 
     /// Clients with ephemeral memory that have at least their share of all of it, by weight. There is one if there is
     /// any ephemeral memory: not all can have less than their share.
-    fn over_share(&self) -> Drops {
+    pub(super) fn over_share(&self) -> Option<Drops> {
         let held: Vec<_> = self
             .registry
             .clients()
@@ -74,7 +89,8 @@ impl Engine {
         let units: u128 = held.iter().map(|(_, units, _)| units).sum();
         let weights: u128 = held.iter().map(|(.., weight)| weight).sum();
         let over = held.into_iter().filter(|(_, own, weight)| own * weights >= units * weight);
-        Drops(over.map(|(id, ..)| id).collect())
+        let clients: HashSet<_> = over.map(|(id, ..)| id).collect();
+        (!clients.is_empty()).then_some(Drops { clients, heat: 0 })
     }
 
     /// The oldest segment that settling may make smaller.

@@ -14,6 +14,8 @@
 //! | settling | the oldest not settled | cold: encoded anew with its neighbours, if that is smaller; else copied |
 //! | shrinking | all of these | |
 //!
+//! What has no block, or must go by client and not by segment, is found by a sweep through the leaves (`sweep`).
+//!
 //! Progress: a pass writes to segments of the budget's reserve, which nobody else can take, and gives back more than it
 //! took before it takes again: it waits for the readers of its victim. Those are pinned for the length of one piece.
 //!
@@ -22,17 +24,20 @@
 
 mod choose;
 mod settle;
+mod sweep;
 mod thread;
 mod walk;
 
 pub(crate) use thread::{Background, Signal};
 
 use crate::budget::{Budget, Claim, NoRoom};
-use crate::client::ClientId;
+use crate::client::Account;
 use crate::context::Context;
 use crate::engine::Engine;
+use crate::entry::MAX_HEAT;
 use crate::row::State;
 use crate::segment::OpenSegment;
+use crate::table::PIECE_UNITS;
 use crate::units::{SEGMENT_BYTES, SEGMENT_UNITS, SegmentId};
 use choose::Drops;
 
@@ -47,15 +52,29 @@ pub(crate) struct Cleaner {
     settled: [Option<OpenSegment>; 3],
     /// A cold block before it is encoded.
     raw: Box<[u8; tmem_codec::MAX_BLOCK]>,
+    /// The leaf at which the last sweep ended.
+    hand: u32,
 }
 
 /// What a caller is short of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Want<'a> {
+    /// A segment to append to.
+    Segment,
+    /// So many bytes of tables, or a few leaves and objects.
+    Tables(usize),
+    /// Room under this client's cap, which only its own ephemeral data can make.
+    Cap(&'a Account),
+}
+
+/// Nothing more can be freed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Want {
-    /// Memory, from wherever.
-    Anything,
-    /// Room under the cap of this client, so from its own ephemeral blocks.
-    From(ClientId),
+pub(crate) struct Exhausted;
+
+impl From<NoRoom> for Exhausted {
+    fn from(_: NoRoom) -> Self {
+        Self
+    }
 }
 
 /// What becomes of the blocks of a victim.
@@ -82,6 +101,12 @@ pub(crate) enum Cold {
 /// is 4 % dead at most. Copying 23 parts to win one takes about as long as encoding that one.
 const LEAST_GAIN: u32 = SEGMENT_UNITS / 24;
 
+/// Leaves, or what takes as much, that a sweep frees for a caller that is short of tables.
+const SWEEP_PIECES: u32 = 64;
+
+/// The least that a sweep frees for a client at its cap: the largest block, a leaf, and the nodes above it.
+const LEAST_SWEEP_UNITS: usize = 4400;
+
 /// What makes a segment worth compacting when nobody waits.
 const LAZY_GAIN: u32 = SEGMENT_UNITS / 4;
 
@@ -92,63 +117,77 @@ impl Cleaner {
         budget.take(tmem_codec::MAX_BLOCK, crate::budget::Use::Scratch, Claim::Put)?;
         let raw = vec![0; tmem_codec::MAX_BLOCK].into_boxed_slice();
         let raw = raw.try_into().unwrap_or_else(|_| unreachable!("of that size"));
-        Ok(Self { context, copies: [None, None, None], settled: [None, None, None], raw })
+        Ok(Self { context, copies: [None, None, None], settled: [None, None, None], raw, hand: 0 })
     }
 }
 
 impl Engine {
     /// Makes room for a caller, which is not pinned. `Ok` says that trying again is worth while.
-    pub(crate) fn make_room(&self, want: Want) -> Result<(), NoRoom> {
+    pub(crate) fn make_room(&self, want: Want<'_>) -> Result<(), Exhausted> {
         let waiting = self.signal.wait_for_cleaner();
         let mut cleaner = self.lock_cleaner();
         drop(waiting);
+        self.await_readers();
         match want {
-            Want::From(client) => self.evict_from(&mut cleaner, client),
-            Want::Anything => self.free_a_segment(&mut cleaner, LEAST_GAIN),
+            Want::Segment => self.free_until(&mut cleaner, LEAST_GAIN, || self.can_open_segment()),
+            Want::Tables(bytes) => {
+                let done = || self.budget.room() >= bytes;
+                self.free_until(&mut cleaner, LEAST_GAIN, done).or_else(|_| {
+                    let drops = self.over_share().ok_or(Exhausted)?;
+                    self.sweep(&mut cleaner, &drops, u64::from(SWEEP_PIECES * PIECE_UNITS))
+                })
+            }
+            Want::Cap(account) => {
+                if account.ephemeral_units() == 0 {
+                    return Err(Exhausted);
+                }
+                let goal = account.cap_bytes() / crate::units::UNIT_BYTES / 16;
+                let goal = goal.clamp(LEAST_SWEEP_UNITS, SEGMENT_UNITS as usize / 16);
+                self.sweep(&mut cleaner, &Drops::of(account.id), goal as u64)
+            }
         }
     }
 
     /// Whether a put can open a segment.
-    fn has_room(&self) -> bool {
-        self.log.has_warm() && self.budget.room() > 0 || self.budget.room() >= SEGMENT_BYTES
+    fn can_open_segment(&self) -> bool {
+        self.budget.room() >= SEGMENT_BYTES || (self.budget.is_reserve_whole() && self.log.has_warm())
     }
 
-    /// Compacts, then evicts, then settles, until a put can open a segment.
-    fn free_a_segment(&self, cleaner: &mut Cleaner, least_gain: u32) -> Result<(), NoRoom> {
-        self.await_readers();
-        while !self.has_room() {
-            if let Some(victim) = self.emptiest(least_gain) {
-                self.clean(cleaner, victim, &Fate::Copy)?;
-            } else if let Some((victim, drops)) = self.next_to_evict(None) {
-                self.clean(cleaner, victim, &Fate::Drop(drops))?;
-            } else if let Some(victim) = self.next_to_settle() {
-                self.clean(cleaner, victim, &Fate::Settle(Cold::Unread))?;
-                if self.signal.is_wanted() {
-                    // It was put back half done; whoever waits goes on from there.
-                    return Ok(());
-                }
-            } else {
-                return Err(NoRoom);
+    /// Compacts, then evicts, then settles, until there is enough.
+    fn free_until(
+        &self,
+        cleaner: &mut Cleaner,
+        least_gain: u32,
+        is_enough: impl Fn() -> bool,
+    ) -> Result<(), Exhausted> {
+        let mut evictions = 0;
+        loop {
+            if is_enough() {
+                return Ok(());
             }
+            // Kept warm, a segment serves nobody but those who want a segment.
+            self.log.cool(0, &self.budget);
+            if is_enough() {
+                return Ok(());
+            }
+            self.free_some(cleaner, least_gain, &mut evictions)?;
         }
-        Ok(())
     }
 
-    /// Drops ephemeral blocks of one client until a sixteenth of a segment of it is gone.
-    fn evict_from(&self, cleaner: &mut Cleaner, client: ClientId) -> Result<(), NoRoom> {
-        self.await_readers();
-        let account = self.registry.clients().into_iter().find(|account| account.id == client).ok_or(NoRoom)?;
-        let goal = account.ephemeral_units().saturating_sub(u64::from(SEGMENT_UNITS / 16));
-        if account.ephemeral_units() == 0 {
-            return Err(NoRoom);
+    /// One step of freeing memory: the cheapest that there is.
+    fn free_some(&self, cleaner: &mut Cleaner, least_gain: u32, evictions: &mut u32) -> Result<(), Exhausted> {
+        if let Some(victim) = self.emptiest(least_gain) {
+            return Ok(self.clean(cleaner, victim, &Fate::Copy)?);
         }
-        // Unsealed heads may hold all that the client has.
-        self.seal_idle_heads(cleaner);
-        while account.ephemeral_units() > goal {
-            let (victim, drops) = self.next_to_evict(Some(client)).ok_or(NoRoom)?;
-            self.clean(cleaner, victim, &Fate::Drop(drops))?;
+        if let Some((victim, drops)) = self.next_to_evict() {
+            // Each round through all segments makes their blocks colder, unless they are got faster than that.
+            *evictions += 1;
+            let rounds = *evictions as usize / self.log.ids().count().max(1);
+            let drops = if rounds > MAX_HEAT as usize + 1 { drops.any_heat() } else { drops };
+            return Ok(self.clean(cleaner, victim, &Fate::Drop(drops))?);
         }
-        Ok(())
+        let victim = self.next_to_settle().ok_or(Exhausted)?;
+        Ok(self.clean(cleaner, victim, &Fate::Settle(Cold::Unread))?)
     }
 
     /// Cleans `victim` and waits until its memory can be used again.
@@ -180,44 +219,45 @@ impl Engine {
         }
     }
 
-    /// Uses as little memory as it can without dropping what must stay, or `target_bytes`, whichever is more. Ephemeral
-    /// blocks are dropped only as far as the target asks for it.
+    /// Gives memory back until no more than `target_bytes` are used, or nothing more can be freed.
     pub(crate) fn shrink(&self, target_bytes: usize) {
-        let mut cleaner = self.lock_cleaner();
-        self.await_readers();
-        self.seal_idle_heads(&mut cleaner);
-        self.log.cool(0, &self.budget);
-        while self.budget.used() > target_bytes {
-            let cleaned = if let Some(victim) = self.emptiest(LEAST_GAIN) {
-                self.clean(&mut cleaner, victim, &Fate::Copy)
-            } else if let Some((victim, drops)) = self.next_to_evict(None) {
-                self.clean(&mut cleaner, victim, &Fate::Drop(drops))
-            } else if let Some(victim) = self.next_to_settle() {
-                self.clean(&mut cleaner, victim, &Fate::Settle(Cold::Unread))
-            } else {
-                break;
-            };
+        self.seal_idle_heads(&mut self.lock_cleaner());
+        let mut evictions = 0;
+        loop {
+            // Let go of between two segments: callers that wait for room come first.
+            let mut cleaner = self.lock_cleaner();
+            self.await_readers();
             self.log.cool(0, &self.budget);
-            if cleaned.is_err() {
-                break;
+            if self.budget.used() <= target_bytes {
+                return;
+            }
+            if self.free_some(&mut cleaner, LEAST_GAIN, &mut evictions).is_err() {
+                // Ephemeral granules that have no block still have their place in the tables.
+                let drops = self.over_share();
+                let swept = drops.and_then(|drops| self.sweep(&mut cleaner, &drops, u64::MAX).ok());
+                self.await_readers();
+                self.log.cool(0, &self.budget);
+                if swept.is_none() {
+                    return;
+                }
             }
         }
     }
 
     /// Takes `cold` as cold and encodes it anew wherever a pool's policy says so, then compacts what that has left.
     pub(crate) fn settle_all(&self, cold: Cold) {
-        let mut cleaner = self.lock_cleaner();
-        self.await_readers();
-        self.seal_idle_heads(&mut cleaner);
+        self.seal_idle_heads(&mut self.lock_cleaner());
         let upto = self.log.seals();
-        while let Some(victim) = self.emptiest(LAZY_GAIN).or_else(|| self.oldest_unsettled(upto)) {
-            let fate = if self.log.segments.row(victim).sealed_at() < upto { Fate::Settle(cold) } else { Fate::Copy };
-            if self.clean(&mut cleaner, victim, &fate).is_err() {
+        loop {
+            // Let go of between two segments: callers that wait for room come first.
+            let mut cleaner = self.lock_cleaner();
+            let unsettled = || self.oldest_unsettled(upto);
+            let Some(victim) = self.emptiest(LAZY_GAIN).or_else(unsettled).or_else(|| self.emptiest(LEAST_GAIN)) else {
                 break;
-            }
-        }
-        while let Some(victim) = self.emptiest(LEAST_GAIN) {
-            if self.clean(&mut cleaner, victim, &Fate::Copy).is_err() {
+            };
+            let old = self.log.segments.row(victim).sealed_at() < upto;
+            let fate = if old { Fate::Settle(cold) } else { Fate::Copy };
+            if self.clean(&mut cleaner, victim, &fate).is_err() {
                 break;
             }
         }

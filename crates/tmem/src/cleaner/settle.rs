@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::engine::Engine;
 use crate::entry::{BlockRef, Entry};
 use crate::epoch::Pin;
-use crate::header::Header;
+use crate::header::{HEADER_BYTES, Header};
 use crate::segment::OpenSegment;
 use crate::stats::Counter;
 use crate::table::LeafRef;
@@ -31,6 +31,9 @@ struct Group {
     /// For each granule of the buffer the entry that it was decoded from; missing, where it was not.
     seen: [Entry; BLOCK_GRANULES],
 }
+
+/// Runs of a group, each with the block that it was encoded into.
+type Parts = Vec<(Range<u32>, BlockRef)>;
 
 impl Group {
     /// The longest run of decoded granules around `index`.
@@ -72,7 +75,7 @@ impl Engine {
             let group = self.decode_group(cleaner, live.leaf, index, (group_granules(policy), cold));
             let run = group.run_around(index);
             let most = group.units(&run);
-            if run.is_empty() || !self.rewrite(cleaner, live, (&group, run), (Temperature::Cold, most))? {
+            if run.is_empty() || !self.rewrite(cleaner, live, (&group, run), most)? {
                 return self.move_settled(cleaner, live, Header { settled: true, ..live.header });
             }
         }
@@ -138,65 +141,58 @@ impl Engine {
         cleaner: &mut Cleaner,
         live: &Live<'_>,
         (group, run): (&Group, Range<u32>),
-        (temperature, most): (Temperature, u32),
+        most: u32,
     ) -> Result<bool, NoRoom> {
-        let Cleaner { context, copies, settled, raw } = cleaner;
+        let Cleaner { context, settled, raw, .. } = cleaner;
         let raw = &raw[group.raw_range(&run)];
-        let (head, generation) = match temperature {
-            Temperature::Cold => (&mut settled[live.class as usize], self.policy_generation()),
-            Temperature::Hot => (&mut copies[live.class as usize], 0),
-        };
-        let Some(to) = self.encode_into(context, (head, generation), live, (run.start, raw), (temperature, most))?
-        else {
-            return Ok(false);
-        };
-        let _pin = self.epochs.pin(context.slot);
+        let kind = (live.class, self.policy_generation());
+        // Room for the worst case, which is raw: encoding cannot fail then.
+        let head = self.head_with(&mut settled[live.class as usize], kind, raw.len())?;
+        let header = self.encode_block_as(context, head, live, (run.start, raw), Temperature::Cold);
+        let Some(header) = header.filter(|header| header.units() <= most) else { return Ok(false) };
+        let to = head.push(&self.log.segments, &header);
+        head.commit(&self.log.segments);
+        self.enter_run(cleaner, live, (group, run), to);
+        live.pool.cells.add(cleaner.context.slot, Counter::BlocksSettled, 1);
+        Ok(true)
+    }
+
+    /// Makes the entries of a run refer to the block it was encoded into, which is committed, as far as they are still
+    /// what they were.
+    fn enter_run(&self, cleaner: &Cleaner, live: &Live<'_>, (group, run): (&Group, Range<u32>), to: BlockRef) {
+        let _pin = self.epochs.pin(cleaner.context.slot);
         let guard = self.tables.lock_leaf(live.leaf);
-        let owner = &live.pool.owner;
         for (nth, index) in (0..).zip(run) {
             let (seen, new) = (group.seen[(index - group.base) as usize], to.at(nth));
             if guard.object() == Some(live.object) && guard.get(index).same_contents(seen) {
-                owner.recharge(u64::from(new.share()), live.pool.persistence);
-                let before = guard.set(index, Entry::block(new));
+                live.pool.owner.recharge(u64::from(new.share()), live.pool.persistence);
+                let before = guard.set(index, Entry::block(new).with_heat(seen.heat()));
                 crate::ops::release(&self.log, &live.pool, before);
             } else {
                 self.log.kill(new.segment, new.share());
             }
         }
-        live.pool.cells.add(context.slot, Counter::BlocksSettled, u64::from(temperature == Temperature::Cold));
-        Ok(true)
     }
 
-    /// Encodes `raw` into the head and commits it, unless it would have more than `most` units.
-    fn encode_into(
+    /// Encodes `raw` to where the head's next block goes, and returns the header that is to be pushed.
+    fn encode_block_as(
         &self,
         context: &mut Context,
-        (slot, generation): (&mut Option<OpenSegment>, u64),
+        head: &mut OpenSegment,
         live: &Live<'_>,
         (first, raw): (u32, &[u8]),
-        (temperature, most): (Temperature, u32),
-    ) -> Result<Option<BlockRef>, NoRoom> {
-        // Room for the worst case, which is raw: encoding cannot fail then.
-        let head = self.head_with(slot, (live.class, generation), raw.len())?;
+        temperature: Temperature,
+    ) -> Option<Header> {
         let room = &mut head.payload(&self.log.segments)[..raw.len()];
-        let encoded = tmem_codec::encode(&mut context.workspace, live.pool.policy(), temperature, raw, room);
-        let Some(encoded) = encoded else {
-            return Ok(None);
-        };
-        let header = Header {
+        let encoded = tmem_codec::encode(&mut context.workspace, live.pool.policy(), temperature, raw, room)?;
+        Some(Header {
             leaf: live.leaf.0,
             first,
             raw_bytes: raw.len(),
             codec: encoded.codec,
             settled: temperature == Temperature::Cold,
             stored_bytes: encoded.len,
-        };
-        if header.units() > most {
-            return Ok(None);
-        }
-        let to = head.push(&self.log.segments, &header);
-        head.commit(&self.log.segments);
-        Ok(Some(to))
+        })
     }
 
     /// Copies a block that settling leaves as it is to where the settled ones are, unless a part of it is dead.
@@ -214,7 +210,8 @@ impl Engine {
         Ok(true)
     }
 
-    /// Encodes what is left of a block that is partly dead, run by run.
+    /// Encodes what is left of a block that is partly dead, run by run; or copies it whole, where that takes less room:
+    /// granules that compress well only together.
     pub(super) fn split(&self, cleaner: &mut Cleaner, live: &Live<'_>) -> Result<(), NoRoom> {
         let mut group = Group { base: live.header.first, seen: [Entry::MISSING; BLOCK_GRANULES] };
         let (raw, rest) = cleaner.raw.split_at_mut(live.header.raw_bytes);
@@ -230,18 +227,48 @@ impl Engine {
                 group.seen[nth as usize] = entry;
             }
         }
-        // Settled blocks stay in settled heads, so that they are not tried again.
-        let temperature = if live.header.settled { Temperature::Cold } else { Temperature::Hot };
-        let mut index = live.header.first;
-        while index < live.header.first + live.block.granules {
+        match self.encode_runs(cleaner, live, &group)? {
+            Some(parts) => {
+                for (run, to) in parts {
+                    self.enter_run(cleaner, live, (&group, run), to);
+                }
+                Ok(())
+            }
+            None => self.move_block(cleaner, live, live.class, live.heat),
+        }
+    }
+
+    /// Encodes each run of a group as a block of its own and commits them, unless they take more room than the whole.
+    fn encode_runs(
+        &self,
+        cleaner: &mut Cleaner,
+        live: &Live<'_>,
+        group: &Group,
+    ) -> Result<Option<Parts>, NoRoom> {
+        let Cleaner { context, copies, raw, .. } = cleaner;
+        let worst = tmem_codec::MAX_BLOCK + BLOCK_GRANULES * HEADER_BYTES;
+        let head = self.head_with(&mut copies[live.class as usize], (live.class, 0), worst)?;
+        let mut parts = Vec::new();
+        let mut index = group.base;
+        while index < group.base + live.block.granules {
             let run = group.run_around(index);
+            index = run.end.max(index + 1);
             if run.is_empty() {
-                index += 1;
                 continue;
             }
-            index = run.end;
-            self.rewrite(cleaner, live, (&group, run), (temperature, u32::MAX))?;
+            let raw = &raw[group.raw_range(&run)];
+            let Some(header) = self.encode_block_as(context, head, live, (run.start, raw), Temperature::Hot) else {
+                head.rewind();
+                return Ok(None);
+            };
+            parts.push((run, head.push(&self.log.segments, &header)));
         }
-        Ok(())
+        let units: u32 = parts.iter().map(|(_, to)| to.units).sum();
+        if units > live.block.units {
+            head.rewind();
+            return Ok(None);
+        }
+        head.commit(&self.log.segments);
+        Ok(Some(parts))
     }
 }

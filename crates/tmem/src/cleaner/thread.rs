@@ -132,8 +132,9 @@ impl Engine {
         }
         if nearly_full && !self.signal.is_wanted() {
             let mut cleaner = self.lock_cleaner();
+            self.await_readers();
             // What cannot be freed now is asked for again by whoever needs it.
-            let _ = self.free_a_segment(&mut cleaner, LEAST_GAIN);
+            let _ = self.free_until(&mut cleaner, LEAST_GAIN, || self.can_open_segment());
         }
     }
 }

@@ -31,14 +31,14 @@ pub(super) struct Live<'a> {
     pub(super) class: Class,
     /// The most heat of its granules.
     pub(super) heat: u32,
-    /// Whether all granules of the block are still in use.
-    whole: bool,
+    /// Units of the block that its dead granules answer for.
+    dead_units: u32,
 }
 
 impl Live<'_> {
     /// Whether all granules of the block were in use when it was looked up.
     pub(super) fn is_whole(&self) -> bool {
-        self.whole
+        self.dead_units == 0
     }
 
     pub(super) fn payload(&self) -> &[u8] {
@@ -66,7 +66,7 @@ impl Engine {
                 Some(live) => self.clean_block(cleaner, &live, fate),
                 None => Ok(()),
             };
-            if cleaned.is_err() || (matches!(fate, Fate::Settle(_)) && self.signal.is_wanted()) {
+            if cleaned.is_err() {
                 self.log.segments.row(victim).put_back();
                 return cleaned;
             }
@@ -103,8 +103,9 @@ impl Engine {
         let own: Vec<Entry> = entries.filter(|entry| refers_to(*entry, block)).collect();
         let heat = own.iter().map(|entry| entry.heat()).max()?;
         let pool = self.pool_of(object)?;
-        let whole = own.len() == block.granules as usize;
-        Some(Live { block, header, bytes, leaf, object, pool, class, heat, whole })
+        let live_units: u32 = own.iter().filter_map(|entry| entry.as_block()).map(BlockRef::share).sum();
+        let dead_units = block.units - live_units;
+        Some(Live { block, header, bytes, leaf, object, pool, class, heat, dead_units })
     }
 
     fn clean_block(&self, cleaner: &mut Cleaner, live: &Live<'_>, fate: &Fate) -> Result<(), NoRoom> {
@@ -114,8 +115,8 @@ impl Engine {
         }
         let ephemeral = live.class != Class::Persistent;
         match fate {
-            Fate::Drop(drops) if ephemeral && drops.contains(live.pool.owner.id) => {
-                if live.heat == 0 {
+            Fate::Drop(drops) if ephemeral && drops.concern(live.pool.owner.id) => {
+                if drops.drop_at(live.heat) {
                     self.evict(cleaner, live);
                     return Ok(());
                 }
@@ -128,7 +129,7 @@ impl Engine {
             }
             Fate::Drop(_) | Fate::Copy => {}
         }
-        if live.whole { self.move_block(cleaner, live, live.class, live.heat) } else { self.split(cleaner, live) }
+        if live.is_whole() { self.move_block(cleaner, live, live.class, live.heat) } else { self.split(cleaner, live) }
     }
 
     /// Copies a block to the cleaner's head for `class`.
@@ -142,6 +143,7 @@ impl Engine {
         let head = self.head_with(&mut cleaner.copies[class as usize], (class, 0), live.header.stored_bytes)?;
         let to = head.push_copy(&self.log.segments, &live.header, live.bytes);
         head.commit(&self.log.segments);
+        head.stuck += u64::from(live.dead_units);
         self.redirect(cleaner, live, to, heat);
         live.pool.cells.add(cleaner.context.slot, Counter::BlocksMoved, 1);
         Ok(())
@@ -199,8 +201,9 @@ impl Engine {
         }
         let empty = guard.is_empty();
         drop(guard);
-        if empty {
-            self.tables.prune(live.object, live.leaf, &self.epochs, &self.budget);
+        // If nothing was cleared, the leaf may be another object's by now.
+        if empty && cleared > 0 {
+            self.tables.prune(&live.pool, live.object, live.leaf, &self.epochs, &self.budget);
         }
         cleared
     }

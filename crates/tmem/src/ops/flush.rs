@@ -11,7 +11,7 @@ use crate::units::Granule;
 impl Engine {
     /// Makes `range` missing, its last granule whole. Returns how many granules were there.
     pub(crate) fn flush_range(&self, context: &Context, target: Target<'_>, range: ByteRange) -> u64 {
-        let Target { pool, id } = target;
+        let Target { pool, id, .. } = target;
         let last = range.last();
         let mut next = Some(range.first());
         let mut flushed = 0;
@@ -21,6 +21,8 @@ impl Engine {
                 break;
             };
             let Some(leaf) = self.tables.next_leaf(object, first) else {
+                // A put that failed early may have left an object without leaves.
+                self.tables.prune_object(object, &self.epochs, &self.budget);
                 break;
             };
             let guard = self.tables.lock_leaf(leaf);
@@ -40,7 +42,7 @@ impl Engine {
             let empty = guard.is_empty();
             drop(guard);
             if empty {
-                self.tables.prune(object, leaf, &self.epochs, &self.budget);
+                self.tables.prune(pool, object, leaf, &self.epochs, &self.budget);
             }
             next = Some(Granule(base.0 + u64::from(LEAF_GRANULES))).filter(|next| *next <= last);
         }
@@ -51,11 +53,14 @@ impl Engine {
 
     /// Makes all of an object missing. Returns how many granules were there.
     pub(crate) fn remove_object(&self, context: &Context, target: Target<'_>) -> u64 {
-        let Target { pool, id } = target;
-        let mut flushed = 0;
-        {
+        let Target { pool, id, .. } = target;
+        let removed = {
             let _pin = self.epochs.pin(context.slot);
-            self.tables.remove(pool.id, id, &self.epochs, &self.budget, |leaf| {
+            self.tables.remove(pool.id, id, &self.budget)
+        };
+        let mut flushed = 0;
+        if let Some(object) = removed {
+            self.tables.dismantle(pool, object, &self.epochs, &self.budget, |leaf| {
                 for index in 0..LEAF_GRANULES {
                     let before = clear(&self.log, pool, leaf, index);
                     flushed += u64::from(!before.is_missing());

@@ -254,7 +254,7 @@ impl Engine {
         drop(guard);
         self.count(context, pool, Counter::GranulesFlushed, entries.len() as u64);
         if empty {
-            self.tables.prune(span.object, span.leaf, &self.epochs, &self.budget);
+            self.tables.prune(pool, span.object, span.leaf, &self.epochs, &self.budget);
         }
         true
     }

@@ -9,7 +9,7 @@ mod put;
 pub(crate) use ahead::Ahead;
 pub(crate) use get::After;
 
-use crate::client::PoolCore;
+use crate::client::{Account, ClientState, PoolCore};
 use crate::entry::Entry;
 use crate::log::Log;
 use crate::table::{LEAF_GRANULES, LeafGuard, ObjectId};
@@ -20,6 +20,15 @@ use crate::units::Granule;
 pub(crate) struct Target<'a> {
     pub(crate) pool: &'a PoolCore,
     pub(crate) id: ObjectId,
+    /// Who asks for it.
+    pub(crate) caller: &'a Account,
+}
+
+impl Target<'_> {
+    /// Whether puts must not store anything new: for him who asks, or for him who would be charged.
+    fn is_frozen(&self) -> bool {
+        [self.caller, &self.pool.owner].iter().any(|account| account.state() == ClientState::Frozen)
+    }
 }
 
 /// Index of a granule within its leaf.

@@ -9,7 +9,7 @@
 use super::{Target, leaf_index, release};
 use crate::budget::NoRoom;
 use crate::cleaner::Want;
-use crate::client::{ClientState, Persistence, PoolCore};
+use crate::client::{Persistence, PoolCore};
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::entry::{BlockRef, Entry};
@@ -18,14 +18,14 @@ use crate::memory::Gather;
 use crate::outcome::{ByteRange, Outcome, Rejection};
 use crate::row::Class;
 use crate::stats::Counter;
-use crate::table::{Ensured, LEAF_GRANULES, LeafRef, ObjectRef};
+use crate::table::{LEAF_GRANULES, LeafRef, ObjectRef, Unmade};
 use crate::units::{BLOCK_GRANULES, GRANULE_BYTES, Granule};
 use tmem_codec::{Policy, Temperature, same_filled};
 
 /// Why a piece stopped short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stall {
-    NoRoom,
+    NoRoom(NoRoom),
     Cap,
     /// The pool or the client was destroyed under it.
     Gone,
@@ -34,8 +34,18 @@ enum Stall {
 }
 
 impl From<NoRoom> for Stall {
-    fn from(_: NoRoom) -> Self {
-        Self::NoRoom
+    fn from(full: NoRoom) -> Self {
+        Self::NoRoom(full)
+    }
+}
+
+impl From<Unmade> for Stall {
+    fn from(unmade: Unmade) -> Self {
+        match unmade {
+            Unmade::NoRoom(full) => Self::NoRoom(full),
+            Unmade::Cap => Self::Cap,
+            Unmade::Dead => Self::Again,
+        }
     }
 }
 
@@ -77,7 +87,7 @@ impl Engine {
         mut from: Gather<'_>,
     ) -> Outcome {
         let pool = target.pool;
-        if pool.owner.state() == ClientState::Frozen && !self.holds_all(context, target, range) {
+        if target.is_frozen() && !self.holds_all(context, target, range) {
             self.flush_range(context, target, range);
             return Outcome::Frozen;
         }
@@ -114,9 +124,10 @@ impl Engine {
         let made = match stall {
             Stall::Again => return None,
             Stall::Gone => return Some(Outcome::Refused(crate::Refusal::UnknownPool(pool.id))),
-            Stall::NoRoom => self.make_room(Want::Anything),
-            Stall::Cap if pool.persistence == Persistence::Ephemeral => self.make_room(Want::From(pool.owner.id)),
-            Stall::Cap => Err(NoRoom),
+            Stall::NoRoom(NoRoom::Segment) => self.make_room(Want::Segment),
+            Stall::NoRoom(NoRoom::Tables(bytes)) => self.make_room(Want::Tables(bytes)),
+            // Only its own ephemeral blocks can make room for a client under its cap.
+            Stall::Cap => self.make_room(Want::Cap(&pool.owner)),
         };
         if made.is_ok() && tries.again() {
             return None;
@@ -157,9 +168,7 @@ impl Engine {
         }
         let first = range.first();
         let object = self.tables.find_or_make(pool.id, target.id, &self.budget)?;
-        let Ensured::Leaf(leaf) = self.tables.ensure_leaf(object, first, &self.budget)? else {
-            return Err(Stall::Again);
-        };
+        let leaf = self.tables.ensure_leaf(pool, object, first, &self.budget)?;
         let class = match pool.persistence {
             Persistence::Persistent => Class::Persistent,
             Persistence::Ephemeral => Class::Probation,

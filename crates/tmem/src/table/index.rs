@@ -63,7 +63,7 @@ impl Index {
         }
         let before = shard.allocation_size();
         if shard.len() == shard.capacity() && budget.room() < 2 * before {
-            return Err(NoRoom);
+            return Err(NoRoom::Tables(2 * before));
         }
         let object = make()?;
         shard.insert_unique(hash, object, |object| self.hash(name_of(*object)));
@@ -74,25 +74,22 @@ impl Index {
     /// Removes that object if it is still there and `agree` says yes, under the shard's lock.
     pub(super) fn remove_if(
         &self,
-        pool: PoolId,
-        id: ObjectId,
-        object: ObjectRef,
+        name: Name,
+        (object, name_of): (ObjectRef, impl Fn(ObjectRef) -> Name),
         budget: &Budget,
         agree: impl FnOnce() -> bool,
     ) -> bool {
-        let hash = self.hash((pool, id));
+        let hash = self.hash(name);
         let mut shard = self.shard(hash).write();
-        let Ok(entry) = shard.find_entry(hash, |other| *other == object) else {
-            return false;
-        };
+        let Ok(entry) = shard.find_entry(hash, |other| *other == object) else { return false };
         if !agree() {
             return false;
         }
         entry.remove();
-        if shard.is_empty() {
-            let before = shard.allocation_size();
-            *shard = HashTable::new();
-            budget.adjust(before, 0, Use::Index);
+        if shard.len() < shard.capacity() / 8 {
+            let (before, most) = (shard.allocation_size(), 2 * shard.len());
+            shard.shrink_to(most, |object| self.hash(name_of(*object)));
+            budget.adjust(before, shard.allocation_size(), Use::Index);
         }
         true
     }

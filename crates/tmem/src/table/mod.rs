@@ -24,9 +24,9 @@ mod leaf;
 mod tree;
 
 pub(crate) use leaf::{LEAF_GRANULES, LeafGuard, LeafRef};
-pub(crate) use tree::{Ensured, ObjectRef};
+pub(crate) use tree::{ObjectRef, PIECE_UNITS, Unmade};
 
-use crate::budget::{Budget, NoRoom};
+use crate::budget::Budget;
 use crate::epoch::{Epochs, Stamp};
 use crate::header::MAX_LEAVES;
 use crate::slab::Slab;
@@ -99,6 +99,11 @@ impl Tables {
         self.find_leaf(object, granule)
     }
 
+    /// The number after the highest that a leaf can have by now.
+    pub(crate) fn leaf_numbers(&self) -> u32 {
+        self.leaves.numbers()
+    }
+
     /// The leaf of that number, which may mean nothing, if there ever was one.
     pub(crate) fn checked_leaf(&self, id: u32) -> Option<LeafRef> {
         (id != 0 && self.leaves.contains(id)).then_some(LeafRef(id))
@@ -143,6 +148,9 @@ impl Tables {
                 Garbage::Object(id) => self.objects.free(id, budget),
             }
         }
+        if limbo.capacity() > 4 * LAZY_GARBAGE && limbo.len() < LAZY_GARBAGE {
+            limbo.shrink_to(LAZY_GARBAGE);
+        }
         // Relaxed: a hint.
         self.limbo_len.store(limbo.len(), Ordering::Relaxed);
     }
@@ -153,12 +161,6 @@ impl Tables {
         limbo.extend(garbage.into_iter().map(|garbage| (stamp, garbage)));
         // Relaxed: a hint.
         self.limbo_len.store(limbo.len(), Ordering::Relaxed);
-    }
-
-    fn alloc_leaf(&self, object: ObjectRef, base: Granule, budget: &Budget) -> Result<u32, NoRoom> {
-        let id = self.leaves.alloc(budget)?;
-        self.leaves.get(id).reset(object, base);
-        Ok(id)
     }
 }
 

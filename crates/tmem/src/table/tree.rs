@@ -1,11 +1,12 @@
 //! The tree of one object: from a granule to its leaf.
 
 use super::leaf::{LEAF_GRANULES, LeafRef};
-use super::{Garbage, LeafGuard, ObjectId, PoolId, Tables};
+use super::{Garbage, LeafGuard, ObjectId, PoolId, Reuse, Tables};
 use crate::budget::{Budget, NoRoom};
+use crate::client::PoolCore;
 use crate::epoch::Epochs;
 use crate::slab::Stable;
-use crate::units::Granule;
+use crate::units::{Granule, unit_bytes};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// An object, by number.
@@ -150,13 +151,26 @@ impl Node {
     }
 }
 
-/// What came of an attempt to make a leaf.
+/// Units that a client is charged for each leaf and each node.
+pub(crate) const PIECE_UNITS: u32 = 17;
+const _: () = assert!(unit_bytes(PIECE_UNITS) >= size_of::<super::leaf::Leaf>());
+const _: () = assert!(unit_bytes(PIECE_UNITS) >= size_of::<Node>());
+
+/// Why there is no leaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ensured {
-    /// Here it is.
-    Leaf(LeafRef),
+pub(crate) enum Unmade {
+    /// The store has no memory for it.
+    NoRoom(NoRoom),
+    /// The client is at its cap.
+    Cap,
     /// The object is dead: look it up again.
     Dead,
+}
+
+impl From<NoRoom> for Unmade {
+    fn from(full: NoRoom) -> Self {
+        Self::NoRoom(full)
+    }
 }
 
 impl Tables {
@@ -181,72 +195,90 @@ impl Tables {
         Some(LeafRef(id))
     }
 
-    /// The leaf for `granule` of `object`, made if need be. The caller is pinned.
-    pub(crate) fn ensure_leaf(&self, object: ObjectRef, granule: Granule, budget: &Budget) -> Result<Ensured, NoRoom> {
+    /// The leaf for `granule` of `object`, made if need be and charged to the pool's owner. The caller is pinned.
+    pub(crate) fn ensure_leaf(
+        &self,
+        pool: &PoolCore,
+        object: ObjectRef,
+        granule: Granule,
+        budget: &Budget,
+    ) -> Result<LeafRef, Unmade> {
         if let Some(leaf) = self.find_leaf(object, granule) {
-            return Ok(Ensured::Leaf(leaf));
+            return Ok(leaf);
         }
         let _structure = self.structure_locks.lock(object.0);
         let cell = self.objects.get(object.0);
         if cell.is_dead() {
-            return Ok(Ensured::Dead);
+            return Err(Unmade::Dead);
         }
         if let Some(leaf) = self.find_leaf(object, granule) {
-            return Ok(Ensured::Leaf(leaf));
+            return Ok(leaf);
         }
         let index = leaf_index(granule);
-        let leaf = self.alloc_leaf(object, Granule(index * u64::from(LEAF_GRANULES)), budget)?;
-        if let Err(full) = self.link_leaf(cell, index, leaf, budget) {
-            self.leaves.free(leaf, budget);
-            return Err(full);
+        let parent = self.make_path(pool, cell, index, budget)?;
+        let leaf = self.alloc_piece(pool, || self.leaves.alloc(budget))?;
+        self.leaves.get(leaf).reset(object, Granule(index * u64::from(LEAF_GRANULES)));
+        match parent {
+            Some(parent) => self.nodes.get(parent).link(child_slot(index, 0), leaf),
+            None => cell.set_root(Root { id: leaf, height: 0 }),
         }
         cell.leaves.fetch_add(1, Ordering::Relaxed); // Relaxed: under the structure lock
-        Ok(Ensured::Leaf(LeafRef(leaf)))
+        Ok(LeafRef(leaf))
     }
 
-    /// Links a leaf that nobody knows yet. Nodes that were made before the budget ran out stay, empty, for the next try.
-    fn link_leaf(&self, object: &Object, index: u64, leaf: u32, budget: &Budget) -> Result<(), NoRoom> {
+    /// Makes the nodes that lead to a leaf, and returns the lowest one; none, where the leaf is to be the root. Nodes
+    /// that were made before something ran out stay, without leaves, for the next try.
+    fn make_path(&self, pool: &PoolCore, object: &Object, index: u64, budget: &Budget) -> Result<Option<u32>, Unmade> {
         let mut root = object.root();
         if root.id == 0 {
             while !root.covers(index) {
                 root.height += 1;
             }
             if root.height == 0 {
-                object.set_root(Root { id: leaf, height: 0 });
-                return Ok(());
+                return Ok(None);
             }
-            root.id = self.alloc_node(budget)?;
+            root.id = self.alloc_node(pool, budget)?;
             object.set_root(root);
         }
         while !root.covers(index) {
-            let above = self.alloc_node(budget)?;
+            let above = self.alloc_node(pool, budget)?;
             self.nodes.get(above).link(0, root.id);
             root = Root { id: above, height: root.height + 1 };
             object.set_root(root);
         }
-        let mut node = self.nodes.get(root.id);
+        let mut id = root.id;
         for level in (1..root.height).rev() {
             let slot = child_slot(index, level);
-            let mut child = node.child(slot);
+            let mut child = self.nodes.get(id).child(slot);
             if child == 0 {
-                child = self.alloc_node(budget)?;
-                node.link(slot, child);
+                child = self.alloc_node(pool, budget)?;
+                self.nodes.get(id).link(slot, child);
             }
-            node = self.nodes.get(child);
+            id = child;
         }
-        node.link(child_slot(index, 0), leaf);
-        Ok(())
+        Ok(Some(id))
     }
 
-    fn alloc_node(&self, budget: &Budget) -> Result<u32, NoRoom> {
-        let id = self.nodes.alloc(budget)?;
+    fn alloc_node(&self, pool: &PoolCore, budget: &Budget) -> Result<u32, Unmade> {
+        let id = self.alloc_piece(pool, || self.nodes.alloc(budget))?;
         self.nodes.get(id).reset();
         Ok(id)
     }
 
+    /// Charges the pool's owner for a leaf or a node and takes it.
+    fn alloc_piece(&self, pool: &PoolCore, alloc: impl FnOnce() -> Result<u32, NoRoom>) -> Result<u32, Unmade> {
+        if !pool.owner.charge(u64::from(PIECE_UNITS), 0, pool.persistence) {
+            return Err(Unmade::Cap);
+        }
+        alloc().map_err(|full| {
+            pool.owner.discharge(u64::from(PIECE_UNITS), pool.persistence);
+            full.into()
+        })
+    }
+
     /// Unlinks `leaf` if all its entries are missing, and the object after its last leaf. The caller is pinned and holds
     /// no lock.
-    pub(crate) fn prune(&self, object: ObjectRef, leaf: LeafRef, epochs: &Epochs, budget: &Budget) {
+    pub(crate) fn prune(&self, pool: &PoolCore, object: ObjectRef, leaf: LeafRef, epochs: &Epochs, budget: &Budget) {
         let mut garbage = Vec::new();
         let childless = {
             let _structure = self.structure_locks.lock(object.0);
@@ -262,10 +294,16 @@ impl Tables {
             self.unlink_leaf(cell, index, &mut garbage);
             cell.leaves.fetch_sub(1, Ordering::Relaxed) == 1 // Relaxed: under the structure lock
         };
+        self.discharge(pool, garbage.len());
         self.discard(epochs, garbage);
         if childless {
             self.prune_object(object, epochs, budget);
         }
+    }
+
+    /// Takes so many leaves and nodes off the account of the pool's owner.
+    fn discharge(&self, pool: &PoolCore, pieces: usize) {
+        pool.owner.discharge(u64::from(PIECE_UNITS) * pieces as u64, pool.persistence);
     }
 
     fn unlink_leaf(&self, object: &Object, index: u64, garbage: &mut Vec<Garbage>) {
@@ -310,11 +348,11 @@ impl Tables {
         })
     }
 
-    /// Takes an object without leaves out of the index.
-    fn prune_object(&self, object: ObjectRef, epochs: &Epochs, budget: &Budget) {
+    /// Takes an object without leaves or nodes out of the index.
+    pub(crate) fn prune_object(&self, object: ObjectRef, epochs: &Epochs, budget: &Budget) {
         let cell = self.objects.get(object.0);
         let (pool, id) = (cell.pool(), cell.id());
-        let removed = self.index.remove_if(pool, id, object, budget, || {
+        let removed = self.index.remove_if((pool, id), (object, |object| self.name_of(object)), budget, || {
             let _structure = self.structure_locks.lock(object.0);
             let empty = !cell.is_dead() && cell.root().id == 0;
             if empty {
@@ -361,53 +399,78 @@ impl Tables {
             .collect()
     }
 
-    /// Takes an object out of the index and calls `visit` with each of its leaves, locked; `visit` empties them. The
-    /// caller is pinned and holds no lock.
-    pub(crate) fn remove(
-        &self,
-        pool: PoolId,
-        id: ObjectId,
-        epochs: &Epochs,
-        budget: &Budget,
-        mut visit: impl FnMut(&LeafGuard<'_>),
-    ) {
-        let Some(object) = self.find(pool, id) else {
-            return;
-        };
+    /// Takes an object out of the index, for [`Self::dismantle`] by the caller and nobody else. The caller is pinned and
+    /// holds no lock.
+    pub(crate) fn remove(&self, pool: PoolId, id: ObjectId, budget: &Budget) -> Option<ObjectRef> {
+        let object = self.find(pool, id)?;
         let cell = self.objects.get(object.0);
-        let removed = self.index.remove_if(pool, id, object, budget, || {
+        let removed = self.index.remove_if((pool, id), (object, |object| self.name_of(object)), budget, || {
             let _structure = self.structure_locks.lock(object.0);
             let alive = !cell.is_dead();
             cell.dead.store(1, Ordering::Relaxed); // Relaxed: under the structure lock
             alive
         });
-        if !removed {
-            return;
-        }
-        // Dead objects' trees do not change any more, so they are walked without the structure lock.
-        let root = cell.root();
-        let mut garbage = vec![Garbage::Object(object.0)];
-        if root.id != 0 {
-            self.empty_subtree(root, &mut garbage, &mut visit);
-        }
-        self.discard(epochs, garbage);
+        removed.then_some(object)
     }
 
-    fn empty_subtree(&self, top: Root, garbage: &mut Vec<Garbage>, visit: &mut impl FnMut(&LeafGuard<'_>)) {
+    /// Takes an object apart that the caller has removed: calls `visit` with each of its leaves, locked, which empties
+    /// it. A dead object's tree changes no more and is freed by nobody else, so the caller need not be pinned, and should
+    /// not be: what is freed here is reused as it goes.
+    pub(crate) fn dismantle(
+        &self,
+        pool: &PoolCore,
+        object: ObjectRef,
+        epochs: &Epochs,
+        budget: &Budget,
+        mut visit: impl FnMut(&LeafGuard<'_>),
+    ) {
+        let root = self.objects.get(object.0).root();
+        let mut rubbish = |garbage: Garbage| {
+            if !matches!(garbage, Garbage::Object(_)) {
+                self.discharge(pool, 1);
+            }
+            self.discard(epochs, [garbage]);
+            self.reclaim(epochs, budget, Reuse::WhenMuch);
+        };
+        if root.id != 0 {
+            self.empty_subtree(root, &mut rubbish, &mut visit);
+        }
+        rubbish(Garbage::Object(object.0));
+    }
+
+    fn empty_subtree(&self, top: Root, rubbish: &mut impl FnMut(Garbage), visit: &mut impl FnMut(&LeafGuard<'_>)) {
         if top.height == 0 {
             let guard = self.lock_leaf(LeafRef(top.id));
             visit(&guard);
             guard.kill();
-            garbage.push(Garbage::Leaf(top.id));
+            drop(guard);
+            rubbish(Garbage::Leaf(top.id));
             return;
         }
         for slot in 0..NODE_CHILDREN {
             let child = self.nodes.get(top.id).child(slot);
             if child != 0 {
-                self.empty_subtree(Root { id: child, height: top.height - 1 }, garbage, visit);
+                self.empty_subtree(Root { id: child, height: top.height - 1 }, rubbish, visit);
             }
         }
-        garbage.push(Garbage::Node(top.id));
+        rubbish(Garbage::Node(top.id));
+    }
+
+    /// Leaves and nodes of every object, by pool. Slow; for checks.
+    pub(crate) fn pieces(&self) -> Vec<(PoolId, u64)> {
+        let objects = self.index.all().into_iter().map(|object| self.objects.get(object.0));
+        objects.map(|cell| (cell.pool(), self.pieces_below(cell.root()))).collect()
+    }
+
+    fn pieces_below(&self, top: Root) -> u64 {
+        if top.id == 0 {
+            return 0;
+        }
+        let children = (0..if top.height == 0 { 0 } else { NODE_CHILDREN }).map(|slot| {
+            let child = self.nodes.get(top.id).child(slot);
+            self.pieces_below(Root { id: child, height: top.height.saturating_sub(1) })
+        });
+        1 + children.sum::<u64>()
     }
 
     /// Calls `visit` with every leaf that is alive, locked. Slow; for checks.
