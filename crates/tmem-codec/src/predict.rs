@@ -10,6 +10,7 @@ const GROUPS: u32 = 8;
 /// Words counted at each place; two more before them are what they are compared with.
 const GROUP_WORDS: u32 = 8;
 const GROUP_SPAN: usize = GROUP_WORDS as usize + 2;
+const _: () = assert!(GROUPS * GROUP_WORDS < 256);
 const SAMPLED_BYTES: u32 = GROUPS * GROUP_WORDS * 8;
 
 /// Counts over the sample. All are in bytes of [`SAMPLED_BYTES`].
@@ -27,17 +28,23 @@ pub(crate) struct Sample {
 
 const LOW_BITS: u64 = 0x7f7f_7f7f_7f7f_7f7f;
 
-/// How many of the 8 bytes are not zero.
+/// A 1 in each byte that is not zero.
 #[inline(always)]
-fn nonzero_bytes(word: u64) -> u32 {
-    ((((word & LOW_BITS) + LOW_BITS) | word) & !LOW_BITS).count_ones()
+fn nonzero_bytes(word: u64) -> u64 {
+    ((((word & LOW_BITS) + LOW_BITS) | word) & !LOW_BITS) >> 7
 }
 
-/// How many of the 8 bytes are in `0x20..0x80`.
+/// A 1 in each byte that is in `0x20..0x80`.
 #[inline(always)]
-fn printable_bytes(word: u64) -> u32 {
+fn printable_bytes(word: u64) -> u64 {
     let at_least_space = (word | !LOW_BITS) - 0x2020_2020_2020_2020;
-    (at_least_space & !word & !LOW_BITS).count_ones()
+    (at_least_space & !word & !LOW_BITS) >> 7
+}
+
+/// The sum of the 8 bytes.
+#[inline(always)]
+fn sum_bytes(lanes: u64) -> u32 {
+    lanes.to_le_bytes().into_iter().map(u32::from).sum()
 }
 
 #[inline(always)]
@@ -54,7 +61,8 @@ impl Sample {
     pub(crate) fn of(src: &[u8]) -> Self {
         let words = src.len() / 8;
         let Some(spread) = words.checked_sub(GROUP_SPAN) else { return Self::UNKNOWN };
-        let mut sample = Self { text: 0, same: 0, planes: 0, delta: 0 };
+        // A count in each byte: there are 64 words, so none overflows.
+        let (mut text, mut planes, mut deltas, mut same) = (0, 0, 0, 0);
         for group in 0..GROUPS {
             let start = spread * group as usize / (GROUPS as usize - 1);
             // SAFETY: start <= words - GROUP_SPAN.
@@ -66,14 +74,14 @@ impl Sample {
                 // SAFETY: index < start + GROUP_SPAN <= words.
                 let word = unsafe { load64(src, index * 8) };
                 let delta = fold(word.wrapping_sub(last));
-                sample.text += printable_bytes(word);
-                sample.planes += nonzero_bytes(word ^ last);
-                sample.delta += nonzero_bytes(delta ^ last_delta).min(nonzero_bytes(delta));
-                sample.same += if word == 0 || word == last { 8 } else { 0 };
+                text += printable_bytes(word);
+                planes += nonzero_bytes(word ^ last);
+                deltas += nonzero_bytes(delta ^ last_delta) & nonzero_bytes(delta);
+                same += if word == 0 || word == last { 8 } else { 0 };
                 (last, last_delta) = (word, delta);
             }
         }
-        sample
+        Self { text: sum_bytes(text), same, planes: sum_bytes(planes), delta: sum_bytes(deltas) }
     }
 
     /// Mostly text: matches start anywhere, and there are no words.
@@ -83,7 +91,7 @@ impl Sample {
 
     /// There is text among the words.
     pub(crate) fn has_text(self) -> bool {
-        self.text > SAMPLED_BYTES * 25 / 100
+        self.text > SAMPLED_BYTES * 40 / 100
     }
 
     /// An array of numbers, and which transform makes it small.
