@@ -106,6 +106,13 @@ impl Contexts {
         if seat.is_some() { Taken(seat) } else { Taken(lock(&self.0[0].0)) }
     }
 
+    /// Bytes that are left in the heads of contexts that are not in use.
+    pub(crate) fn idle_room(&self) -> usize {
+        let room_of = |context: &Context| -> usize { context.heads.iter().flatten().map(OpenSegment::room).sum() };
+        let seats = self.0.iter().filter_map(|seat| try_lock(&seat.0));
+        seats.filter_map(|seat| seat.as_deref().map(room_of)).sum()
+    }
+
     /// Takes the heads out of every context that is not in use, so that they can be sealed.
     pub(crate) fn take_idle_heads(&self) -> Vec<OpenSegment> {
         let seats = self.0.iter().filter_map(|seat| try_lock(&seat.0));

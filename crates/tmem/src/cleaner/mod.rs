@@ -123,16 +123,16 @@ impl Cleaner {
 
 impl Engine {
     /// Makes room for a caller, which is not pinned. `Ok` says that trying again is worth while.
-    pub(crate) fn make_room(&self, want: Want<'_>) -> Result<(), Exhausted> {
+    pub(crate) fn make_room(&self, context: &mut Context, want: Want<'_>) -> Result<(), Exhausted> {
         let waiting = self.signal.wait_for_cleaner();
         let mut cleaner = self.lock_cleaner();
         drop(waiting);
         self.await_readers();
         match want {
-            Want::Segment => self.free_until(&mut cleaner, LEAST_GAIN, || self.can_open_segment()),
+            Want::Segment => self.free_until(&mut cleaner, Some(context), || self.can_open_segment()),
             Want::Tables(bytes) => {
                 let done = || self.budget.room() >= bytes;
-                self.free_until(&mut cleaner, LEAST_GAIN, done).or_else(|_| {
+                self.free_until(&mut cleaner, Some(context), done).or_else(|_| {
                     let drops = self.over_share().ok_or(Exhausted)?;
                     self.sweep(&mut cleaner, &drops, u64::from(SWEEP_PIECES * PIECE_UNITS))
                 })
@@ -153,11 +153,11 @@ impl Engine {
         self.budget.room() >= SEGMENT_BYTES || (self.budget.is_reserve_whole() && self.log.has_warm())
     }
 
-    /// Compacts, then evicts, then settles, until there is enough.
+    /// Compacts, then evicts, then settles, until there is enough. `own` is the caller's context, if it has one.
     fn free_until(
         &self,
         cleaner: &mut Cleaner,
-        least_gain: u32,
+        mut own: Option<&mut Context>,
         is_enough: impl Fn() -> bool,
     ) -> Result<(), Exhausted> {
         let mut evictions = 0;
@@ -170,8 +170,25 @@ impl Engine {
             if is_enough() {
                 return Ok(());
             }
-            self.free_some(cleaner, least_gain, &mut evictions)?;
+            if self.free_some(cleaner, LEAST_GAIN, &mut evictions).is_err() {
+                self.seal_roomy_heads(cleaner, own.take().ok_or(Exhausted)?)?;
+            }
         }
+    }
+
+    /// Seals the heads that nobody is appending to, if they have a segment's worth of room between them: compaction
+    /// then makes fewer of them.
+    fn seal_roomy_heads(&self, cleaner: &mut Cleaner, own: &mut Context) -> Result<(), Exhausted> {
+        let heads = own.heads.iter().chain(&cleaner.copies).chain(&cleaner.settled).flatten();
+        let room: usize = heads.map(OpenSegment::room).sum();
+        if room + self.contexts.idle_room() < SEGMENT_BYTES {
+            return Err(Exhausted);
+        }
+        for head in own.heads.iter_mut().filter_map(Option::take) {
+            self.log.seal(head);
+        }
+        self.seal_idle_heads(cleaner);
+        Ok(())
     }
 
     /// One step of freeing memory: the cheapest that there is.

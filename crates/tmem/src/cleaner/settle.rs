@@ -1,7 +1,7 @@
 //! Encoding anew: cold granules together with their neighbours, and what is left of blocks that are partly dead.
 
 use super::walk::{Live, refers_to};
-use super::{Cleaner, Cold};
+use super::{Cleaner, Cold, Fate};
 use crate::budget::NoRoom;
 use crate::context::Context;
 use crate::engine::Engine;
@@ -62,7 +62,7 @@ impl Engine {
     pub(super) fn settle(&self, cleaner: &mut Cleaner, live: &Live<'_>, cold: Cold) -> Result<bool, NoRoom> {
         let policy = live.pool.policy();
         if live.header.settled || policy == Policy::Fast {
-            return self.move_settled(cleaner, live, live.header);
+            return self.leave(cleaner, live, live.header);
         }
         if cold == Cold::Unread && live.heat > 0 {
             self.move_block(cleaner, live, live.class, live.heat - 1)?;
@@ -76,10 +76,18 @@ impl Engine {
             let run = group.run_around(index);
             let most = group.units(&run);
             if run.is_empty() || !self.rewrite(cleaner, live, (&group, run), most)? {
-                return self.move_settled(cleaner, live, Header { settled: true, ..live.header });
+                return self.leave(cleaner, live, Header { settled: true, ..live.header });
             }
         }
         Ok(true)
+    }
+
+    /// Moves a block that settling leaves as it is, unless a part of it is dead: that is to be split off.
+    fn leave(&self, cleaner: &mut Cleaner, live: &Live<'_>, header: Header) -> Result<bool, NoRoom> {
+        if live.dead_units == 0 {
+            self.move_settled(cleaner, live, header)?;
+        }
+        Ok(live.dead_units == 0)
     }
 
     /// Decodes the cold granules of the aligned group around `index`.
@@ -195,24 +203,22 @@ impl Engine {
         })
     }
 
-    /// Copies a block that settling leaves as it is to where the settled ones are, unless a part of it is dead.
-    fn move_settled(&self, cleaner: &mut Cleaner, live: &Live<'_>, header: Header) -> Result<bool, NoRoom> {
-        if !live.is_whole() {
-            return Ok(false);
-        }
-        let class = (live.class, self.policy_generation());
-        let head = self.head_with(&mut cleaner.settled[live.class as usize], class, header.stored_bytes)?;
+    /// Copies a block that settling leaves as it is to where the settled ones are.
+    fn move_settled(&self, cleaner: &mut Cleaner, live: &Live<'_>, header: Header) -> Result<(), NoRoom> {
+        let kind = (live.class, self.policy_generation());
+        let head = self.head_with(&mut cleaner.settled[live.class as usize], kind, header.stored_bytes)?;
         let payload = live.payload();
         head.payload(&self.log.segments)[..payload.len()].copy_from_slice(payload);
         let to = head.push(&self.log.segments, &header);
         head.commit(&self.log.segments);
+        head.stuck += u64::from(live.dead_units);
         self.redirect(cleaner, live, to, live.heat);
-        Ok(true)
+        Ok(())
     }
 
     /// Encodes what is left of a block that is partly dead, run by run; or copies it whole, where that takes less room:
     /// granules that compress well only together.
-    pub(super) fn split(&self, cleaner: &mut Cleaner, live: &Live<'_>) -> Result<(), NoRoom> {
+    pub(super) fn split(&self, cleaner: &mut Cleaner, live: &Live<'_>, fate: &Fate) -> Result<(), NoRoom> {
         let mut group = Group { base: live.header.first, seen: [Entry::MISSING; BLOCK_GRANULES] };
         let (raw, rest) = cleaner.raw.split_at_mut(live.header.raw_bytes);
         rest.fill(0);
@@ -234,17 +240,15 @@ impl Engine {
                 }
                 Ok(())
             }
+            None if matches!(fate, Fate::Settle(_)) => {
+                self.move_settled(cleaner, live, Header { settled: true, ..live.header })
+            }
             None => self.move_block(cleaner, live, live.class, live.heat),
         }
     }
 
     /// Encodes each run of a group as a block of its own and commits them, unless they take more room than the whole.
-    fn encode_runs(
-        &self,
-        cleaner: &mut Cleaner,
-        live: &Live<'_>,
-        group: &Group,
-    ) -> Result<Option<Parts>, NoRoom> {
+    fn encode_runs(&self, cleaner: &mut Cleaner, live: &Live<'_>, group: &Group) -> Result<Option<Parts>, NoRoom> {
         let Cleaner { context, copies, raw, .. } = cleaner;
         let worst = tmem_codec::MAX_BLOCK + BLOCK_GRANULES * HEADER_BYTES;
         let head = self.head_with(&mut copies[live.class as usize], (live.class, 0), worst)?;

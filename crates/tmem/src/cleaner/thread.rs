@@ -134,7 +134,7 @@ impl Engine {
             let mut cleaner = self.lock_cleaner();
             self.await_readers();
             // What cannot be freed now is asked for again by whoever needs it.
-            let _ = self.free_until(&mut cleaner, LEAST_GAIN, || self.can_open_segment());
+            let _ = self.free_until(&mut cleaner, None, || self.can_open_segment());
         }
     }
 }

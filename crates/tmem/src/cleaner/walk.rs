@@ -32,15 +32,10 @@ pub(super) struct Live<'a> {
     /// The most heat of its granules.
     pub(super) heat: u32,
     /// Units of the block that its dead granules answer for.
-    dead_units: u32,
+    pub(super) dead_units: u32,
 }
 
 impl Live<'_> {
-    /// Whether all granules of the block were in use when it was looked up.
-    pub(super) fn is_whole(&self) -> bool {
-        self.dead_units == 0
-    }
-
     pub(super) fn payload(&self) -> &[u8] {
         &self.bytes[HEADER_BYTES..HEADER_BYTES + self.header.stored_bytes]
     }
@@ -129,7 +124,11 @@ impl Engine {
             }
             Fate::Drop(_) | Fate::Copy => {}
         }
-        if live.is_whole() { self.move_block(cleaner, live, live.class, live.heat) } else { self.split(cleaner, live) }
+        if live.dead_units == 0 {
+            self.move_block(cleaner, live, live.class, live.heat)
+        } else {
+            self.split(cleaner, live, fate)
+        }
     }
 
     /// Copies a block to the cleaner's head for `class`.

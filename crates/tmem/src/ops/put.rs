@@ -124,10 +124,10 @@ impl Engine {
         let made = match stall {
             Stall::Again => return None,
             Stall::Gone => return Some(Outcome::Refused(crate::Refusal::UnknownPool(pool.id))),
-            Stall::NoRoom(NoRoom::Segment) => self.make_room(Want::Segment),
-            Stall::NoRoom(NoRoom::Tables(bytes)) => self.make_room(Want::Tables(bytes)),
+            Stall::NoRoom(NoRoom::Segment) => self.make_room(context, Want::Segment),
+            Stall::NoRoom(NoRoom::Tables(bytes)) => self.make_room(context, Want::Tables(bytes)),
             // Only its own ephemeral blocks can make room for a client under its cap.
-            Stall::Cap => self.make_room(Want::Cap(&pool.owner)),
+            Stall::Cap => self.make_room(context, Want::Cap(&pool.owner)),
         };
         if made.is_ok() && tries.again() {
             return None;
