@@ -22,7 +22,7 @@ enum Outcome {
 
 #[derive(Debug)]
 struct Row {
-    name: &'static str,
+    name: String,
     time: Duration,
     outcome: Outcome,
 }
@@ -35,7 +35,7 @@ pub(crate) struct Steps {
 
 impl Steps {
     /// Runs a step. One that fails does not keep the later ones from running: a run tells all it can.
-    pub(crate) fn step(&mut self, name: &'static str, step: impl FnOnce() -> Result<Verdict>) {
+    pub(crate) fn step(&mut self, name: &str, step: impl FnOnce() -> Result<Verdict>) {
         println!("\n=== {name}");
         let start = Instant::now();
         let outcome = match step() {
@@ -43,7 +43,7 @@ impl Steps {
             Ok(Verdict::Skipped(why)) => Outcome::Skipped(why),
             Err(error) => Outcome::Failed(format!("{error:#}")),
         };
-        let row = Row { name, time: start.elapsed(), outcome };
+        let row = Row { name: name.to_owned(), time: start.elapsed(), outcome };
         println!("{}", row.line());
         self.rows.push(row);
     }

@@ -51,7 +51,17 @@ pub(crate) fn soak(minutes: u64, seed: Option<u64>) -> ExitCode {
 /// Every fuzz target for `seconds`.
 pub(crate) fn fuzz(seconds: u64) -> ExitCode {
     let mut steps = Steps::default();
-    steps.step("fuzz", || run_fuzz(seconds));
+    match fuzz_targets() {
+        Ok(targets) if targets.is_empty() => {
+            steps.step("fuzz", || Ok(Verdict::Skipped("no crate has fuzz/fuzz_targets".into())));
+        }
+        Ok(targets) => {
+            for (folder, target) in targets {
+                steps.step(&format!("fuzz {target}"), || run_fuzz(&folder, &target, seconds));
+            }
+        }
+        Err(error) => steps.step("fuzz", || Err(error)),
+    }
     steps.finish()
 }
 
@@ -130,35 +140,34 @@ fn run_soak(time: Duration, seed: Option<u64>) -> Result<Verdict> {
     run_within(cargo().args(arguments).args(["--seconds", &seconds, "--seed", &seed]), time + SOAK_SLACK)
 }
 
-fn run_fuzz(seconds: u64) -> Result<Verdict> {
-    if !succeeds(cargo().args(["fuzz", "--version"])) {
-        return Ok(Verdict::Skipped("cargo fuzz is missing: cargo install cargo-fuzz --locked".into()));
-    }
-    // Coverage and the address sanitizer are unstable flags, which a stable compiler takes when it is told to.
-    let nightly = succeeds(Command::new("rustup").args(["run", "nightly", "rustc", "--version"]));
-    let fuzz = |crate_folder: &Path| {
-        let mut command = if nightly { Command::new("rustup") } else { cargo() };
-        if nightly {
-            command.args(["run", "nightly", "cargo"]);
-        } else {
-            command.env("RUSTC_BOOTSTRAP", "1");
-        }
-        command.current_dir(crate_folder).env_remove("CARGO_TARGET_DIR").arg("fuzz");
-        command
-    };
-    let limit = Duration::from_secs(seconds) + STEP_LIMIT;
-    let mut verdict = Verdict::Skipped("no crate has fuzz targets".into());
+/// A fuzz target: its crate's folder, and its name.
+fn fuzz_targets() -> Result<Vec<(PathBuf, String)>> {
+    let mut targets = Vec::new();
     for package in packages()? {
         let folder = root().join("crates").join(package);
         for name in names_in(&folder.join("fuzz/fuzz_targets"))? {
-            let Some(target) = name.strip_suffix(".rs") else {
-                continue;
-            };
-            let time = format!("-max_total_time={seconds}");
-            verdict = run_within(fuzz(&folder).args(["run", target, "--", &time, "-timeout=20"]), limit)?;
+            targets.extend(name.strip_suffix(".rs").map(|name| (folder.clone(), name.to_owned())));
         }
     }
-    Ok(verdict)
+    Ok(targets)
+}
+
+fn run_fuzz(folder: &Path, target: &str, seconds: u64) -> Result<Verdict> {
+    if !succeeds(cargo().args(["fuzz", "--version"])) {
+        return Ok(Verdict::Skipped("cargo fuzz is missing: cargo install cargo-fuzz --locked".into()));
+    }
+    // Coverage and the address sanitizer are unstable flags. Without a nightly, the stable compiler takes them too when
+    // it is told so.
+    let mut command = cargo();
+    if succeeds(Command::new("rustup").args(["run", "nightly", "rustc", "--version"])) {
+        command = Command::new("rustup");
+        command.args(["run", "nightly", "cargo"]);
+    } else {
+        command.env("RUSTC_BOOTSTRAP", "1");
+    }
+    command.current_dir(folder).env_remove("CARGO_TARGET_DIR").args(["fuzz", "run", target, "--", "-timeout=20"]);
+    let limit = Duration::from_secs(seconds) + STEP_LIMIT;
+    run_within(command.arg(format!("-max_total_time={seconds}")), limit)
 }
 
 fn succeeds(command: &mut Command) -> bool {
