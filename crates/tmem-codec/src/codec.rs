@@ -58,11 +58,8 @@ impl Codec {
     ];
 
     /// Every codec that this build encodes and decodes: those with zstd only with the feature `zstd`.
-    pub const ALL: &[Self] = if cfg!(feature = "zstd") {
-        &Self::KNOWN
-    } else {
-        Self::KNOWN.split_at(Self::WITHOUT_ZSTD).0
-    };
+    pub const ALL: &[Self] =
+        if cfg!(feature = "zstd") { &Self::KNOWN } else { Self::KNOWN.split_at(Self::WITHOUT_ZSTD).0 };
 
     /// A short name for tables and metrics.
     #[must_use]
@@ -115,11 +112,7 @@ impl TryFrom<u8> for Codec {
     type Error = UnknownCodec;
 
     fn try_from(number: u8) -> Result<Self, UnknownCodec> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|codec| *codec as u8 == number)
-            .ok_or(UnknownCodec(number))
+        Self::ALL.iter().copied().find(|codec| *codec as u8 == number).ok_or(UnknownCodec(number))
     }
 }
 
@@ -147,12 +140,7 @@ pub struct Encoded {
 
 /// Encodes `src` (1 to [`MAX_BLOCK`] bytes) in one given mode. `None` if the mode does not apply (a block that is not
 /// same-filled, or a codec this build lacks), or if the result fits neither `dst` nor `src.len()` bytes.
-pub fn encode_as(
-    workspace: &mut Workspace,
-    codec: Codec,
-    src: &[u8],
-    dst: &mut [u8],
-) -> Option<Encoded> {
+pub fn encode_as(workspace: &mut Workspace, codec: Codec, src: &[u8], dst: &mut [u8]) -> Option<Encoded> {
     encode_with(workspace, codec, Effort::LEAST, src, dst)
 }
 
@@ -183,12 +171,7 @@ pub(crate) fn encode_with(
     }
     let room = dst.len().min(src.len());
     let dst = &mut dst[..room];
-    let Workspace {
-        table,
-        planes,
-        streams,
-        ..
-    } = workspace;
+    let Workspace { table, planes, streams, .. } = workspace;
     let planes = &mut planes[..src.len()];
     let src = match codec.transform() {
         Transform::None => src,
@@ -218,24 +201,14 @@ pub(crate) fn encode_with(
 /// # Errors
 /// [`Corrupt`] if `src` is no encoding of `dst.len()` bytes. Nothing is ever read or written outside the two slices,
 /// and the time is bounded by their lengths, whatever `src` holds.
-pub fn decode(
-    workspace: &mut Workspace,
-    codec: Codec,
-    src: &[u8],
-    dst: &mut [u8],
-) -> Result<(), Corrupt> {
+pub fn decode(workspace: &mut Workspace, codec: Codec, src: &[u8], dst: &mut [u8]) -> Result<(), Corrupt> {
     // An encoder never writes more than it read.
-    if dst.is_empty() || dst.len() > MAX_BLOCK || (src.len() > dst.len() && codec != Codec::Filled)
-    {
+    if dst.is_empty() || dst.len() > MAX_BLOCK || (src.len() > dst.len() && codec != Codec::Filled) {
         return Err(Corrupt);
     }
     let transform = codec.transform();
     let len = dst.len();
-    let target = if transform == Transform::None {
-        &mut *dst
-    } else {
-        &mut workspace.planes[..len]
-    };
+    let target = if transform == Transform::None { &mut *dst } else { &mut workspace.planes[..len] };
     match codec.stage() {
         Stage::Raw => {
             if src.len() != target.len() {

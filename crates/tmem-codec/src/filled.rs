@@ -14,23 +14,18 @@ pub fn same_filled(block: &[u8]) -> Option<u64> {
     // Eight words at a time: few enough to leave early, enough for the compiler to use vectors.
     let (lines, rest) = words.as_chunks::<8>();
     for line in lines {
-        let difference = line
-            .iter()
-            .fold(0, |all, word| all | (u64::from_le_bytes(*word) ^ first));
+        let difference = line.iter().fold(0, |all, word| all | (u64::from_le_bytes(*word) ^ first));
         if difference != 0 {
             return None;
         }
     }
-    rest.iter()
-        .all(|word| u64::from_le_bytes(*word) == first)
-        .then_some(first)
+    rest.iter().all(|word| u64::from_le_bytes(*word) == first).then_some(first)
 }
 
 /// The encoding of a same-filled block: the word itself.
 pub(crate) fn encode(src: &[u8], dst: &mut [u8]) -> Option<usize> {
     let word = same_filled(src)?;
-    dst.first_chunk_mut::<8>()?
-        .copy_from_slice(&word.to_le_bytes());
+    dst.first_chunk_mut::<8>()?.copy_from_slice(&word.to_le_bytes());
     Some(8)
 }
 

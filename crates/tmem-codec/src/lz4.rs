@@ -95,27 +95,17 @@ impl Output<'_> {
         if len >= 15 {
             self.extend(len - 15)?;
         }
-        self.dst
-            .get_mut(self.at..self.at + len)?
-            .copy_from_slice(&src[from..to]);
+        self.dst.get_mut(self.at..self.at + len)?.copy_from_slice(&src[from..to]);
         self.at += len;
         Some(())
     }
 
     #[inline(always)]
-    fn sequence(
-        &mut self,
-        src: &[u8],
-        literals: (usize, usize),
-        offset: usize,
-        len: usize,
-    ) -> Option<()> {
+    fn sequence(&mut self, src: &[u8], literals: (usize, usize), offset: usize, len: usize) -> Option<()> {
         let code = len - MIN_MATCH;
         self.literals(src, literals.0, literals.1, code)?;
         let offset = u16::try_from(offset).ok()?;
-        self.dst
-            .get_mut(self.at..self.at + 2)?
-            .copy_from_slice(&offset.to_le_bytes());
+        self.dst.get_mut(self.at..self.at + 2)?.copy_from_slice(&offset.to_le_bytes());
         self.at += 2;
         if code >= 15 {
             self.extend(code - 15)?;
@@ -126,10 +116,7 @@ impl Output<'_> {
 
 /// A position as the table holds it.
 #[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "positions of a block fit 16 bits"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "positions of a block fit 16 bits")]
 fn position(at: usize) -> u16 {
     debug_assert!(at < crate::MAX_BLOCK);
     at as u16
@@ -176,8 +163,7 @@ pub(crate) fn encode(table: &mut [u16; TABLE_LEN], src: &[u8], dst: &mut [u8]) -
                 start -= 1;
                 from -= 1;
             }
-            let end =
-                at + MIN_MATCH + common_len(src, candidate + MIN_MATCH, at + MIN_MATCH, limit);
+            let end = at + MIN_MATCH + common_len(src, candidate + MIN_MATCH, at + MIN_MATCH, limit);
             out.sequence(src, (anchor, start), start - from, end - start)?;
             anchor = end;
             at = end;
@@ -212,11 +198,7 @@ pub(crate) fn decode(src: &[u8], dst: &mut [u8]) -> Result<(), Corrupt> {
             from += len;
             to += len;
             if from == src.len() {
-                return if to == dst.len() {
-                    Ok(())
-                } else {
-                    Err(Corrupt)
-                };
+                return if to == dst.len() { Ok(()) } else { Err(Corrupt) };
             }
         }
         if from + 2 > src.len() {
@@ -243,18 +225,10 @@ pub(crate) fn decode(src: &[u8], dst: &mut [u8]) -> Result<(), Corrupt> {
 
 /// Literals of any length: in chunks where both sides have 16 bytes to spare.
 #[inline(always)]
-fn copy_literals(
-    src: &[u8],
-    from: usize,
-    dst: &mut [u8],
-    to: usize,
-    len: usize,
-) -> Result<(), Corrupt> {
+fn copy_literals(src: &[u8], from: usize, dst: &mut [u8], to: usize, len: usize) -> Result<(), Corrupt> {
     if from + len + 16 > src.len() || to + len + 16 > dst.len() {
         let literals = src.get(from..from + len).ok_or(Corrupt)?;
-        dst.get_mut(to..to + len)
-            .ok_or(Corrupt)?
-            .copy_from_slice(literals);
+        dst.get_mut(to..to + len).ok_or(Corrupt)?.copy_from_slice(literals);
         return Ok(());
     }
     let mut done = 0;
@@ -294,12 +268,7 @@ fn copy_8_8_8(dst: &mut [u8], to: usize, offset: usize) {
 
 /// A match of any length and any offset in `1..=to`.
 #[inline(always)]
-pub(crate) fn copy_match(
-    dst: &mut [u8],
-    to: usize,
-    offset: usize,
-    len: usize,
-) -> Result<(), Corrupt> {
+pub(crate) fn copy_match(dst: &mut [u8], to: usize, offset: usize, len: usize) -> Result<(), Corrupt> {
     let end = to + len;
     if end > dst.len() || offset.wrapping_sub(1) >= to {
         return Err(Corrupt);

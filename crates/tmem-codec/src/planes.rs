@@ -21,11 +21,9 @@ pub(crate) enum Transform {
 #[inline(always)]
 fn transpose(mut rows: [u64; 8]) -> [u64; 8] {
     // Swap quarters of 4 by 4 bytes, then of 2 by 2, then single bytes.
-    for (distance, shift, mask) in [
-        (4, 32, 0xffff_ffff_u64),
-        (2, 16, 0x0000_ffff_0000_ffff),
-        (1, 8, 0x00ff_00ff_00ff_00ff),
-    ] {
+    for (distance, shift, mask) in
+        [(4, 32, 0xffff_ffff_u64), (2, 16, 0x0000_ffff_0000_ffff), (1, 8, 0x00ff_00ff_00ff_00ff)]
+    {
         for row in 0..8 {
             if row & distance == 0 {
                 let swap = (rows[row] >> shift ^ rows[row + distance]) & mask;
@@ -56,11 +54,7 @@ fn turn<const DELTA: bool>(src: &[u8], dst: &mut [u8]) {
         for (row, word) in rows.iter_mut().enumerate() {
             // SAFETY: at + row < words, so the word ends at or before 8 * words <= src.len().
             let value = unsafe { load64(src, (at + row) * 8) };
-            *word = if DELTA {
-                fold64(value.wrapping_sub(last))
-            } else {
-                value
-            };
+            *word = if DELTA { fold64(value.wrapping_sub(last)) } else { value };
             last = value;
         }
         for (plane, bytes) in transpose(rows).into_iter().enumerate() {
@@ -71,11 +65,7 @@ fn turn<const DELTA: bool>(src: &[u8], dst: &mut [u8]) {
     }
     for index in at..words {
         let value = u64::from_le_bytes(core::array::from_fn(|byte| src[index * 8 + byte]));
-        let word = if DELTA {
-            fold64(value.wrapping_sub(last))
-        } else {
-            value
-        };
+        let word = if DELTA { fold64(value.wrapping_sub(last)) } else { value };
         last = value;
         for (plane, byte) in word.to_le_bytes().into_iter().enumerate() {
             dst[plane * words + index] = byte;
@@ -95,11 +85,7 @@ fn turn_back<const DELTA: bool>(src: &[u8], dst: &mut [u8]) {
             *bytes = unsafe { load64(src, plane * words + at) };
         }
         for (row, word) in transpose(rows).into_iter().enumerate() {
-            last = if DELTA {
-                unfold64(word).wrapping_add(last)
-            } else {
-                word
-            };
+            last = if DELTA { unfold64(word).wrapping_add(last) } else { word };
             // SAFETY: at + row < words, so the word ends at or before 8 * words <= dst.len() (asserted by the caller).
             unsafe { store64(dst, (at + row) * 8, last) }
         }
@@ -107,11 +93,7 @@ fn turn_back<const DELTA: bool>(src: &[u8], dst: &mut [u8]) {
     }
     for index in at..words {
         let word = u64::from_le_bytes(core::array::from_fn(|plane| src[plane * words + index]));
-        last = if DELTA {
-            unfold64(word).wrapping_add(last)
-        } else {
-            word
-        };
+        last = if DELTA { unfold64(word).wrapping_add(last) } else { word };
         dst[index * 8..index * 8 + 8].copy_from_slice(&last.to_le_bytes());
     }
     dst[words * 8..src.len()].copy_from_slice(&src[words * 8..]);
@@ -151,9 +133,7 @@ mod tests {
         let src: Vec<u8> = (0..211u8).collect();
         let mut dst = vec![0; src.len()];
         forward(Transform::Planes, &src, &mut dst);
-        assert!(
-            (0..208).all(|at| dst[at % 8 * 26 + at / 8] == src[at]) && dst[208..] == src[208..]
-        );
+        assert!((0..208).all(|at| dst[at % 8 * 26 + at / 8] == src[at]) && dst[208..] == src[208..]);
     }
 
     #[test]

@@ -54,8 +54,7 @@ fn fold(difference: u64) -> u64 {
 
 impl Sample {
     /// What is said of a block that is too short to be told: nothing that leads to a transform.
-    const UNKNOWN: Self =
-        Self { text: 0, same: SAMPLED_BYTES, planes: SAMPLED_BYTES, delta: SAMPLED_BYTES };
+    const UNKNOWN: Self = Self { text: 0, same: SAMPLED_BYTES, planes: SAMPLED_BYTES, delta: SAMPLED_BYTES };
 
     /// Looks at `src`.
     pub(crate) fn of(src: &[u8]) -> Self {

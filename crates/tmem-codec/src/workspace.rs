@@ -58,8 +58,6 @@ impl Default for Workspace {
 
 impl fmt::Debug for Workspace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Workspace")
-            .field("footprint_bytes", &self.footprint_bytes())
-            .finish_non_exhaustive()
+        f.debug_struct("Workspace").field("footprint_bytes", &self.footprint_bytes()).finish_non_exhaustive()
     }
 }

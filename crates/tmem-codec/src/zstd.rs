@@ -17,30 +17,20 @@ pub(crate) struct Contexts {
 
 impl Contexts {
     pub(crate) const fn new() -> Self {
-        Self {
-            compress: None,
-            decompress: None,
-        }
+        Self { compress: None, decompress: None }
     }
 
     /// What zstd holds on the heap now.
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.compress.as_ref().map_or(0, CCtx::sizeof)
-            + self.decompress.as_ref().map_or(0, DCtx::sizeof)
+        self.compress.as_ref().map_or(0, CCtx::sizeof) + self.decompress.as_ref().map_or(0, DCtx::sizeof)
     }
 
     fn compressor(&mut self) -> Option<&mut CCtx<'static>> {
         if self.compress.is_none() {
             let mut context = CCtx::try_create()?;
-            context
-                .set_parameter(CParameter::Format(FrameFormat::Magicless))
-                .ok()?;
-            context
-                .set_parameter(CParameter::ContentSizeFlag(false))
-                .ok()?;
-            context
-                .set_parameter(CParameter::ChecksumFlag(false))
-                .ok()?;
+            context.set_parameter(CParameter::Format(FrameFormat::Magicless)).ok()?;
+            context.set_parameter(CParameter::ContentSizeFlag(false)).ok()?;
+            context.set_parameter(CParameter::ChecksumFlag(false)).ok()?;
             context.set_parameter(CParameter::DictIdFlag(false)).ok()?;
             self.compress = Some(context);
         }
@@ -50,18 +40,14 @@ impl Contexts {
     /// `None` if the frame does not fit `dst`, or if there is no memory for a context.
     pub(crate) fn encode(&mut self, level: i32, src: &[u8], dst: &mut [u8]) -> Option<usize> {
         let context = self.compressor()?;
-        context
-            .set_parameter(CParameter::CompressionLevel(level))
-            .ok()?;
+        context.set_parameter(CParameter::CompressionLevel(level)).ok()?;
         context.compress2(dst, src).ok()
     }
 
     fn decompressor(&mut self) -> Option<&mut DCtx<'static>> {
         if self.decompress.is_none() {
             let mut context = DCtx::try_create()?;
-            context
-                .set_parameter(DParameter::Format(FrameFormat::Magicless))
-                .ok()?;
+            context.set_parameter(DParameter::Format(FrameFormat::Magicless)).ok()?;
             self.decompress = Some(context);
         }
         self.decompress.as_mut()

@@ -14,13 +14,7 @@ fn decode_guarded(workspace: &mut Workspace, codec: Codec, src: &[u8], len: usiz
     // An allocation of exactly the source's length, so that an over-read can be seen by a sanitizer.
     let src: Box<[u8]> = src.into();
     let _ = decode(workspace, codec, &src, &mut dst[GUARD..GUARD + len]);
-    assert!(
-        dst[..GUARD]
-            .iter()
-            .chain(&dst[GUARD + len..])
-            .all(|byte| *byte == 0x5a),
-        "{codec:?}"
-    );
+    assert!(dst[..GUARD].iter().chain(&dst[GUARD + len..]).all(|byte| *byte == 0x5a), "{codec:?}");
 }
 
 fn encodings(mut each: impl FnMut(&mut Workspace, Codec, &[u8], usize, &mut Random)) {
@@ -82,13 +76,11 @@ fn random_bytes_are_corrupt_or_decoded_in_bounds() {
     let mut workspace = Box::new(Workspace::new());
     let mut random = Random::new(13);
     for round in 0..4000 {
-        let len = usize::try_from(random.below(if round % 8 == 0 { 3000 } else { 90 }))
-            .expect("a length");
+        let len = usize::try_from(random.below(if round % 8 == 0 { 3000 } else { 90 })).expect("a length");
         // Small values make plausible headers.
         let mask = if round % 2 == 0 { 0xff } else { 0x1f };
-        let bytes: Vec<u8> = (0..len)
-            .map(|at| random.next() as u8 & if at % 2 == 1 && at < 4 { 0 } else { mask })
-            .collect();
+        let bytes: Vec<u8> =
+            (0..len).map(|at| random.next() as u8 & if at % 2 == 1 && at < 4 { 0 } else { mask }).collect();
         for &codec in Codec::ALL {
             decode_guarded(&mut workspace, codec, &bytes, 1 + len * (1 + round % 5));
         }

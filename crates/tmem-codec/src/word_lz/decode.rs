@@ -30,12 +30,7 @@ pub(crate) fn decode(src: &[u8], dst: &mut [u8]) -> Result<(), Corrupt> {
     let literals_end = HEADER + usize::from(u16::from_le_bytes([a, b]));
     let aux_end = literals_end + usize::from(u16::from_le_bytes([c, d]));
     let tokens = src.get(aux_end..).ok_or(Corrupt)?;
-    let mut at = Cursor {
-        literal: HEADER,
-        aux: literals_end,
-        to: 0,
-        distances: FIRST_DISTANCES,
-    };
+    let mut at = Cursor { literal: HEADER, aux: literals_end, to: 0, distances: FIRST_DISTANCES };
     let mut left = tokens;
     loop {
         left = fast(src, dst, left, &mut at)?;
@@ -68,22 +63,12 @@ const ALWAYS: usize = 16;
 
 /// Decodes tokens while there is room for whole chunks on all sides, and no count takes three bytes; what it leaves.
 #[inline(always)]
-fn fast<'a>(
-    src: &[u8],
-    dst: &mut [u8],
-    tokens: &'a [u8],
-    at: &mut Cursor,
-) -> Result<&'a [u8], Corrupt> {
+fn fast<'a>(src: &[u8], dst: &mut [u8], tokens: &'a [u8], at: &mut Cursor) -> Result<&'a [u8], Corrupt> {
     if at.to < MIN_DISTANCE || dst.len() < ALWAYS {
         return Ok(tokens);
     }
     let to_limit = dst.len() - ALWAYS;
-    let Cursor {
-        mut literal,
-        mut aux,
-        mut to,
-        distances: [mut newest, mut older],
-    } = *at;
+    let Cursor { mut literal, mut aux, mut to, distances: [mut newest, mut older] } = *at;
     let mut done = 0;
     let mut safe = safe_tokens(src, literal, aux).min(tokens.len());
     while done < safe {
@@ -137,12 +122,7 @@ fn fast<'a>(
             safe = done + safe_tokens(src, literal, aux).min(tokens.len() - done);
         }
     }
-    *at = Cursor {
-        literal,
-        aux,
-        to,
-        distances: [newest, older],
-    };
+    *at = Cursor { literal, aux, to, distances: [newest, older] };
     Ok(&tokens[done..])
 }
 
@@ -158,10 +138,7 @@ impl Long {
     /// `None` if a count takes more than a byte, or the literals are not 16 bytes from the source's end.
     #[inline(always)]
     fn read(src: &[u8], token: &Token, literal: usize, aux: usize) -> Option<Self> {
-        let mut long = Self {
-            literals: 0,
-            total: token.total(),
-        };
+        let mut long = Self { literals: 0, total: token.total() };
         let mut match_count_at = aux + token.aux();
         if token.has_long_literals() {
             let count = usize::from(*src.get(aux)?);
@@ -232,9 +209,7 @@ fn sequence(src: &[u8], dst: &mut [u8], at: &mut Cursor, token: &Token) -> Resul
         matched = MIN_MATCH + extension(src, &mut at.aux)?;
     }
     let bytes = src.get(at.literal..at.literal + literals).ok_or(Corrupt)?;
-    dst.get_mut(at.to..at.to + literals)
-        .ok_or(Corrupt)?
-        .copy_from_slice(bytes);
+    dst.get_mut(at.to..at.to + literals).ok_or(Corrupt)?.copy_from_slice(bytes);
     at.literal += literals;
     at.to += literals;
     if matched == 0 {
@@ -255,10 +230,7 @@ fn extension(src: &[u8], aux: &mut usize) -> Result<usize, Corrupt> {
     if byte < 255 {
         return Ok(usize::from(byte));
     }
-    let [low, high] = *src
-        .get(*aux..)
-        .and_then(|rest| rest.first_chunk())
-        .ok_or(Corrupt)?;
+    let [low, high] = *src.get(*aux..).and_then(|rest| rest.first_chunk()).ok_or(Corrupt)?;
     *aux += 2;
     Ok(255 + usize::from(u16::from_le_bytes([low, high])))
 }

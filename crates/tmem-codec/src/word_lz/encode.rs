@@ -8,8 +8,8 @@ use crate::raw::{copy16, load32, load64, store64};
 
 /// A token covers at least a match, or 8 literals.
 const TOKENS_MAX: usize = MAX_BLOCK / MIN_MATCH + 1;
-/// Two bytes for a match of 4 is the most that aux takes per byte of the block.
-const AUX_MAX: usize = MAX_BLOCK / 2 + 16;
+/// Three bytes, a distance and an extension, for a match of 4 is the most that aux takes per byte of the block.
+const AUX_MAX: usize = MAX_BLOCK / MIN_MATCH * 3 + 16;
 /// Shorter blocks are not worth a header.
 const SHORTEST: usize = 32;
 
@@ -31,10 +31,7 @@ pub(crate) struct Streams {
 
 impl Streams {
     pub(crate) const fn new() -> Self {
-        Self {
-            tokens: [0; TOKENS_MAX],
-            aux: [0; AUX_MAX],
-        }
+        Self { tokens: [0; TOKENS_MAX], aux: [0; AUX_MAX] }
     }
 }
 
@@ -88,9 +85,7 @@ impl Output<'_> {
 
     fn long_literals(&mut self, src: &[u8], from: usize, to: usize, at: usize) -> Option<()> {
         if to + 16 > src.len() || self.literals_end + 16 > self.dst.len() {
-            self.dst
-                .get_mut(at..self.literals_end)?
-                .copy_from_slice(&src[from..to]);
+            self.dst.get_mut(at..self.literals_end)?.copy_from_slice(&src[from..to]);
             return Some(());
         }
         for done in (0..to - from).step_by(16) {
@@ -102,14 +97,7 @@ impl Output<'_> {
 
     /// One or two tokens: the literals from `anchor` to `start`, then the match from `start` to `end`.
     #[inline(always)]
-    fn sequence(
-        &mut self,
-        src: &[u8],
-        anchor: usize,
-        start: usize,
-        end: usize,
-        distance: usize,
-    ) -> Option<()> {
+    fn sequence(&mut self, src: &[u8], anchor: usize, start: usize, end: usize, distance: usize) -> Option<()> {
         let mut literals = start - anchor;
         self.literals(src, anchor, start)?;
         if literals >= LONG_LITERALS {
@@ -180,13 +168,9 @@ struct Finder<'a> {
 impl Finder<'_> {
     /// The position last seen with this hash, and `at` put in its place. Never above `at`.
     #[inline(always)]
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "positions of a block fit 16 bits"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "positions of a block fit 16 bits")]
     fn swap(&mut self, word: u32, at: usize) -> usize {
-        let slot =
-            (word.wrapping_mul(2_654_435_761) >> (32 - self.bits)) as usize & (TABLE_LEN - 1);
+        let slot = (word.wrapping_mul(2_654_435_761) >> (32 - self.bits)) as usize & (TABLE_LEN - 1);
         usize::from(core::mem::replace(&mut self.table[slot], at as u16))
     }
 }
@@ -270,14 +254,7 @@ fn encode_by<const STEP: usize>(
     let bits = table_bits(src.len());
     table[..1 << bits].fill(0);
     let mut finder = Finder { table, bits };
-    let mut out = Output {
-        dst,
-        streams,
-        literals_end: HEADER,
-        tokens_len: 0,
-        aux_len: 0,
-        distances: FIRST_DISTANCES,
-    };
+    let mut out = Output { dst, streams, literals_end: HEADER, tokens_len: 0, aux_len: 0, distances: FIRST_DISTANCES };
     let mut anchor = 0;
     let mut at = MIN_DISTANCE;
     while let Some(found) = look::<STEP>(&mut finder, src, at, out.distances[0]) {
@@ -300,11 +277,7 @@ fn encode_by<const STEP: usize>(
 /// Of the literals before a match, how many are copied before the rest is merged with the match's first word.
 #[inline(always)]
 fn merged_from(literals: usize) -> usize {
-    if literals < LONG_LITERALS {
-        literals & 8
-    } else {
-        literals
-    }
+    if literals < LONG_LITERALS { literals & 8 } else { literals }
 }
 
 /// Looks for 4 bytes seen before, at `at` and then further and further on; `None` at the end of the block.
@@ -317,17 +290,11 @@ fn look<const STEP: usize>(finder: &mut Finder, src: &[u8], mut at: usize, repea
         let candidate = finder.swap(word, at);
         // SAFETY: repeat <= at where it is used; 0 is inside the block.
         if unsafe { load32(src, at.saturating_sub(repeat)) } == word && repeat <= at {
-            return Some(Found {
-                at,
-                distance: repeat,
-            });
+            return Some(Found { at, distance: repeat });
         }
         // SAFETY: a position in the table is at most `at`.
         if candidate + MIN_DISTANCE <= at && unsafe { load32(src, candidate) } == word {
-            return Some(Found {
-                at,
-                distance: at - candidate,
-            });
+            return Some(Found { at, distance: at - candidate });
         }
         at += STEP * (misses >> 5);
         misses += 1;
@@ -344,10 +311,7 @@ fn extend(src: &[u8], anchor: usize, found: Found) -> (usize, usize) {
         start -= 1;
     }
     let from = at + MIN_MATCH;
-    (
-        start,
-        from + common_len(src, from - distance, from, src.len()),
-    )
+    (start, from + common_len(src, from - distance, from, src.len()))
 }
 
 /// What may follow a match at once: 8 bytes seen elsewhere, or the same distance again from a byte of this word on.
@@ -358,25 +322,16 @@ fn resume(finder: &mut Finder, src: &[u8], end: usize, distance: usize) -> Optio
     }
     // SAFETY: end + 16 <= src.len().
     let word = unsafe { load64(src, end) };
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the lower half is what is hashed"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is what is hashed")]
     let candidate = finder.swap(word as u32, end);
     // SAFETY: a position in the table is at most `end`.
     if candidate + MIN_DISTANCE <= end && unsafe { load64(src, candidate) } == word {
-        return Some(Found {
-            at: end,
-            distance: end - candidate,
-        });
+        return Some(Found { at: end, distance: end - candidate });
     }
     // SAFETY: a match of this distance ended here, so distance <= end; end + 16 <= src.len().
     let equal = unsafe { equal_bytes(src, end, distance) };
     let runs = equal & equal >> 1 & equal >> 2 & equal >> 3;
-    (runs & 255 != 0).then(|| Found {
-        at: end + runs.trailing_zeros() as usize,
-        distance,
-    })
+    (runs & 255 != 0).then(|| Found { at: end + runs.trailing_zeros() as usize, distance })
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]

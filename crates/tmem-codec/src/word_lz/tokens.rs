@@ -56,31 +56,14 @@ impl Token {
     const LONG_LITERALS: u8 = 16;
     const LONG_MATCH: u8 = 32;
 
-    const EIGHT: Self = Self {
-        mask: !0,
-        literals: 8,
-        total: 8,
-        aux: 0,
-        flags: Self::SAME,
-    };
+    const EIGHT: Self = Self { mask: !0, literals: 8, total: 8, aux: 0, flags: Self::SAME };
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "modes are below 4, totals below 90"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "modes are below 4, totals below 90")]
     const fn new(mode: usize, row: usize, matched: usize, long_match: u8) -> Self {
         let literals = if row == LONG_ROW { 0 } else { row };
         let same = if mode == 0 { Self::SAME } else { 0 };
-        let long_literals = if row == LONG_ROW {
-            Self::LONG_LITERALS
-        } else {
-            0
-        };
-        let long = if long_literals | long_match > 0 {
-            Self::LONG
-        } else {
-            0
-        };
+        let long_literals = if row == LONG_ROW { Self::LONG_LITERALS } else { 0 };
+        let long = if long_literals | long_match > 0 { Self::LONG } else { 0 };
         Self {
             mask: (1 << (literals * 8)) - 1,
             literals: literals as u8,
@@ -161,10 +144,7 @@ impl Alphabet {
     pub(crate) fn token(&self, mode: usize, literals: usize, matched: usize) -> (u8, bool) {
         let row = literals.min(LONG_ROW);
         let long = self.long[mode][row];
-        let token = self.encode[mode][row]
-            .get(matched - MIN_MATCH)
-            .copied()
-            .unwrap_or(long);
+        let token = self.encode[mode][row].get(matched - MIN_MATCH).copied().unwrap_or(long);
         (token, token == long)
     }
 }
@@ -186,10 +166,7 @@ const fn build() -> Alphabet {
 }
 
 /// Gives a row its codes from `next` on; the next free one.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "tokens are below 256, or the assertion in `build` fails"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "tokens are below 256, or the assertion in `build` fails")]
 const fn build_row(alphabet: &mut Alphabet, mode: usize, row: usize, mut next: usize) -> usize {
     let (mut aligned, mut other, shortest_other) = ROWS[mode][row];
     alphabet.decode[next] = Token::new(mode, row, 0, Token::LONG_MATCH);
@@ -199,11 +176,7 @@ const fn build_row(alphabet: &mut Alphabet, mode: usize, row: usize, mut next: u
     let mut matched = MIN_MATCH;
     while aligned + other > 0 {
         let ends_a_word = row != LONG_ROW && (row + matched).is_multiple_of(8);
-        let left = if ends_a_word {
-            &mut aligned
-        } else {
-            &mut other
-        };
+        let left = if ends_a_word { &mut aligned } else { &mut other };
         if *left > 0 && (ends_a_word || matched >= shortest_other) {
             *left -= 1;
             alphabet.decode[next] = Token::new(mode, row, matched, 0);

@@ -36,16 +36,8 @@ pub(crate) enum Shape {
 }
 
 impl Shape {
-    pub(crate) const ALL: [Self; 8] = [
-        Self::Zero,
-        Self::Noise,
-        Self::Pointers,
-        Self::Floats,
-        Self::Counters32,
-        Self::Text,
-        Self::Runs,
-        Self::Mixed,
-    ];
+    pub(crate) const ALL: [Self; 8] =
+        [Self::Zero, Self::Noise, Self::Pointers, Self::Floats, Self::Counters32, Self::Text, Self::Runs, Self::Mixed];
 
     /// `len` bytes of this shape.
     pub(crate) fn block(self, len: usize, seed: u64) -> Vec<u8> {
@@ -77,28 +69,14 @@ impl Shape {
                 block.extend(word.to_le_bytes());
             }
             Self::Floats => block.extend((1.0 + random.below(1000) as f64 / 8.0).to_le_bytes()),
-            Self::Counters32 => {
-                block.extend(((step as u32) * 3 + random.below(3) as u32).to_le_bytes())
-            }
+            Self::Counters32 => block.extend(((step as u32) * 3 + random.below(3) as u32).to_le_bytes()),
             Self::Text => {
-                let words = [
-                    "memory ",
-                    "page ",
-                    "of ",
-                    "the ",
-                    "transcendent ",
-                    "granule, ",
-                    "log ",
-                    "\n",
-                ];
+                let words = ["memory ", "page ", "of ", "the ", "transcendent ", "granule, ", "log ", "\n"];
                 block.extend(words[usize::try_from(random.below(8)).unwrap_or(0)].bytes());
             }
             Self::Runs => {
                 let byte = random.below(3) as u8;
-                block.extend(core::iter::repeat_n(
-                    byte,
-                    1 + usize::try_from(random.below(90)).unwrap_or(0),
-                ));
+                block.extend(core::iter::repeat_n(byte, 1 + usize::try_from(random.below(90)).unwrap_or(0)));
             }
         }
     }
