@@ -52,6 +52,23 @@ fn every_length_up_to_two_granules_returns() {
 }
 
 #[test]
+fn short_periods_are_found_from_the_start_on() {
+    let mut workspace = Box::new(Workspace::new());
+    let mut dst = vec![0; MAX_BLOCK];
+    let mut back = vec![0; MAX_BLOCK];
+    for period in 1..=40 {
+        let unit = Shape::Noise.block(period, 23);
+        let block: Vec<u8> = unit.iter().copied().cycle().take(MAX_BLOCK).collect();
+        for policy in Policy::ALL {
+            let done = encode(&mut workspace, policy, Temperature::Cold, &block, &mut dst).expect("raw fits");
+            assert!(done.len < 1000, "{period} {policy} {done:?}");
+            assert_eq!(decode(&mut workspace, done.codec, &dst[..done.len], &mut back), Ok(()));
+            assert!(back == block, "{period} {policy}");
+        }
+    }
+}
+
+#[test]
 fn lz4_is_the_format_that_others_read_and_write() {
     let mut workspace = Box::new(Workspace::new());
     let mut dst = vec![0; MAX_BLOCK];

@@ -261,10 +261,7 @@ fn encode_by<const STEP: usize>(
         let mut next = Some(found);
         at = found.at + STEP;
         while let Some(found) = next {
-            let (start, end) = extend(src, anchor, found);
-            if found.distance > anchor + merged_from(start - anchor) {
-                break;
-            }
+            let Some((start, end)) = extend(src, anchor, found) else { break };
             out.sequence(src, anchor, start, end, found.distance)?;
             anchor = end;
             at = end.next_multiple_of(STEP);
@@ -303,15 +300,25 @@ fn look<const STEP: usize>(finder: &mut Finder, src: &[u8], mut at: usize, repea
 }
 
 /// Where the match starts, not before `anchor`, and where it ends.
+///
+/// Near the block's start it may reach back further than the decoder's merging can, and then begins after more literals;
+/// `None` if nothing is left of it by then. It is short in that case, so that asking again soon costs little.
 #[inline(always)]
-fn extend(src: &[u8], anchor: usize, found: Found) -> (usize, usize) {
+fn extend(src: &[u8], anchor: usize, found: Found) -> Option<(usize, usize)> {
     let Found { at, distance } = found;
     let mut start = at;
     while start > anchor && start > distance && src[start - 1] == src[start - 1 - distance] {
         start -= 1;
     }
     let from = at + MIN_MATCH;
-    (start, from + common_len(src, from - distance, from, src.len()))
+    let end = from + common_len(src, from - distance, from, src.len());
+    if distance > anchor + merged_from(start - anchor) {
+        start = anchor + if distance <= anchor + 8 { 8 } else { LONG_LITERALS };
+        if start + MIN_MATCH > end {
+            return None;
+        }
+    }
+    Some((start, end))
 }
 
 /// What may follow a match at once: 8 bytes seen elsewhere, or the same distance again from a byte of this word on.

@@ -17,10 +17,13 @@
 //! 2  8 * (b + 1), b the next byte of aux
 //! 3  the next two bytes of aux, little end first; at least 8
 //! ```
-//! Aux has, in this order and where the token says so: the count of literals less 7, the distance, the match's length
-//! less 4. A count is one byte, or 255 and two bytes of the count less 255. What the
-//! tokens leave of the block is literals. Of fewer than 16 literals, those after the eighth or, with up to 8, all are
-//! merged with the match's first word: a distance does not reach back further than the block's start from there.
+//! Aux has, in this order and where the token says so: the count of literals less 16, the distance, the match's length
+//! less 4. A count is one byte, or 255 and two bytes of the count less 255. What the tokens leave of the block is
+//! literals.
+//!
+//! One token is "8 literals and no match"; another with up to 7 literals then makes 8 to 15. Those up to 7 are merged
+//! with the match's first word, so that its distance may not reach back further than the block's start *from the first
+//! of them*. 16 and more are copied beforehand.
 //!
 //! # Why it is fast
 //! Three streams: neither the place of the next token nor that of the next literal waits for a length to be decoded.
