@@ -5,7 +5,7 @@ use crate::budget::Use;
 use crate::client::{Account, ClientId, ClientState, Persistence, PoolCore, Sharing};
 use crate::context::Taken;
 use crate::memory::{Gather, Scatter};
-use crate::ops::{After, Ahead, Target};
+use crate::ops::{After, Target};
 use crate::outcome::{ByteRange, Outcome, Refusal};
 use crate::stats::{Counter, Stats};
 use crate::store::{Store, StoreError};
@@ -126,9 +126,8 @@ impl Client {
         let mut context = engine.contexts.take(&engine.budget);
         let mut last: Option<Arc<PoolCore>> = None;
         completions.reserve(batch.len());
-        let mut ahead = Ahead::default();
         for at in 0..batch.len() {
-            ahead.look(engine, batch.get(at + 1), batch.get(at + 2));
+            engine.look_ahead(&context, batch, at);
             let operation = &mut batch[at];
             if last.as_ref().is_none_or(|pool| pool.id != operation.pool) {
                 last = self.account.pool(operation.pool);
@@ -322,7 +321,9 @@ impl Pool {
         self.client.store.engine.policy_changed();
     }
 
-    /// Stores `bytes` at `offset` (a multiple of 4096). A ragged last granule reads as zeros after the last byte.
+    /// Stores `bytes` at `offset` (a multiple of 4096). `bytes` must not be memory whose page faults wait for this store.
+    ///
+    /// A ragged last granule reads as zeros after the last byte.
     pub fn put(&self, object: impl Into<ObjectId>, offset: u64, bytes: &[u8]) -> Outcome {
         self.run(object.into(), Action::Put { offset, from: &[bytes] })
     }

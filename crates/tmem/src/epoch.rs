@@ -53,8 +53,9 @@ impl Epochs {
         debug_assert_eq!(slot.load(Ordering::Relaxed), IDLE, "a slot is pinned once");
         // Relaxed: an old value is only more cautious (module head).
         let now = self.global.load(Ordering::Relaxed);
-        // Relaxed: the fence below orders it before every read that follows.
-        slot.store(now, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `passed`, as the store in `Pin::drop` does. Whoever reads this value instead of
+        // that one has the earlier pin's reads behind it all the same.
+        slot.store(now, Ordering::Release);
         // SeqCst: pairs with the fence in `stamp`.
         fence(Ordering::SeqCst);
         Pin { slot }

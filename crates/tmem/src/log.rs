@@ -12,7 +12,7 @@ use crate::row::{Class, State};
 use crate::segment::{CAPACITY_SEGMENTS, OpenSegment, REGION_ROWS_BYTES, Segments};
 use crate::units::{SEGMENT_BYTES, SEGMENT_UNITS, SegmentId, unit_bytes};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tmem_sys::SysError;
 
@@ -26,8 +26,11 @@ pub(crate) struct Log {
     state: Mutex<Lists>,
     /// Seals so far.
     seals: AtomicU64,
-    /// Units of sealed segments and victims that cleaning would win back.
-    reclaimable: AtomicU64,
+    /// Units of sealed segments and victims that cleaning would win back. A hint: it may be below 0 for a moment, where
+    /// one thread has sealed a segment and another has cleaned it before the first could count it.
+    reclaimable: AtomicI64,
+    /// Segments that were set aside.
+    condemned: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -42,7 +45,13 @@ struct Lists {
 impl Log {
     pub(crate) fn new() -> Result<Self, SysError> {
         let state = Mutex::new(Lists::default());
-        Ok(Self { segments: Segments::new()?, state, seals: AtomicU64::new(0), reclaimable: AtomicU64::new(0) })
+        Ok(Self {
+            segments: Segments::new()?,
+            state,
+            seals: AtomicU64::new(0),
+            reclaimable: AtomicI64::new(0),
+            condemned: AtomicUsize::new(0),
+        })
     }
 
     /// Opens a segment: a warm one, or one whose memory the budget and the system have to spare. What is appended to it
@@ -118,7 +127,7 @@ impl Log {
         let nth = self.seals.fetch_add(1, Ordering::Relaxed);
         let word = self.segments.row(open.id).seal(nth, (open.settled, open.stuck));
         // Relaxed: a hint of how much cleaning would bring.
-        self.reclaimable.fetch_add(u64::from(word.reclaimable()), Ordering::Relaxed);
+        self.reclaimable.fetch_add(i64::from(word.reclaimable()), Ordering::Relaxed);
     }
 
     /// An entry has let go of `units` of a segment.
@@ -126,7 +135,7 @@ impl Log {
         let state = self.segments.row(segment).kill(units);
         if matches!(state, State::Sealed | State::Victim) {
             // Relaxed: a hint of how much cleaning would bring.
-            self.reclaimable.fetch_add(u64::from(units), Ordering::Relaxed);
+            self.reclaimable.fetch_add(i64::from(units), Ordering::Relaxed);
         }
     }
 
@@ -134,7 +143,7 @@ impl Log {
     pub(crate) fn reclaimable_bytes(&self) -> usize {
         // Relaxed: a hint.
         let units = self.reclaimable.load(Ordering::Relaxed);
-        usize::try_from(units).unwrap_or(usize::MAX) * unit_bytes(1)
+        usize::try_from(units).unwrap_or(0) * unit_bytes(1)
     }
 
     /// Retires a victim whose blocks have all been moved or dropped.
@@ -145,17 +154,31 @@ impl Log {
         self.lock().limbo.push_back((stamp, victim));
     }
 
-    /// Sets a victim aside whose blocks cannot be walked.
+    /// Sets a victim aside of which not all blocks could be found.
     pub(crate) fn condemn(&self, victim: SegmentId) {
-        let row = self.segments.row(victim);
-        row.condemn();
-        self.uncount(row.word().reclaimable());
+        self.condemned.fetch_add(1, Ordering::Relaxed); // Relaxed: a hint
+        let before = self.segments.row(victim).condemn();
+        self.uncount(before.reclaimable());
+    }
+
+    /// Retires what was set aside and is not referred to any more.
+    pub(crate) fn bury_condemned(&self, epochs: &Epochs) {
+        // Relaxed: a hint that spares the walk.
+        if self.condemned.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        for id in self.ids() {
+            if self.segments.row(id).bury() {
+                self.condemned.fetch_sub(1, Ordering::Relaxed); // Relaxed: a hint
+                let stamp = epochs.stamp();
+                self.lock().limbo.push_back((stamp, id));
+            }
+        }
     }
 
     fn uncount(&self, units: u32) {
         // Relaxed: a hint.
-        let before = self.reclaimable.fetch_sub(u64::from(units), Ordering::Relaxed);
-        debug_assert!(before >= u64::from(units));
+        self.reclaimable.fetch_sub(i64::from(units), Ordering::Relaxed);
     }
 
     /// Makes retired segments usable again whose readers are gone, and gives the memory of all but a few back to the

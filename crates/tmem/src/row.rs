@@ -17,7 +17,7 @@
 //! | sealed | 3 | held | immutable | victim |
 //! | victim | 4 | held | the cleaner copies the live ones out | retired, sealed, damaged |
 //! | retired | 5 | held | dead, perhaps still being read | warm, free |
-//! | damaged | 6 | held | immutable; the walk from block to block is broken, the entries still work | (none) |
+//! | damaged | 6 | held | immutable; some have no header that could be found | retired |
 //!
 //! Values 7 and above are illegal. `live <= filled <= SEGMENT_UNITS` in every state.
 
@@ -142,6 +142,11 @@ impl RowWord {
         (self.state() == State::Victim).then(|| self.with_state(State::Damaged))
     }
 
+    /// Damaged to retired: every entry has left it.
+    fn buried(self) -> Option<Self> {
+        (self.state() == State::Damaged && self.live() == 0).then(|| self.with_state(State::Retired))
+    }
+
     /// Retired to warm.
     fn warmed(self) -> Option<Self> {
         (self.state() == State::Retired).then(|| Self::FREE.with_state(State::Warm))
@@ -260,8 +265,14 @@ impl Row {
         self.must("retired", RowWord::retired);
     }
 
-    pub(crate) fn condemn(&self) {
-        self.must("condemned", RowWord::damaged);
+    /// Returns the word as it was.
+    pub(crate) fn condemn(&self) -> RowWord {
+        self.must("condemned", RowWord::damaged)
+    }
+
+    /// Retires a damaged segment that nothing refers to any more, if it is one.
+    pub(crate) fn bury(&self) -> bool {
+        self.change(RowWord::buried).is_some()
     }
 
     pub(crate) fn prepare(&self) {

@@ -2,38 +2,23 @@
 
 use crate::client::ClientId;
 use crate::engine::Engine;
-use crate::entry::MAX_HEAT;
 use crate::row::{Class, RowWord, State};
 use crate::units::SegmentId;
 use std::collections::HashSet;
 
-/// Whose ephemeral blocks are dropped, and how cold they must be.
-#[derive(Debug, Clone)]
-pub(super) struct Drops {
-    clients: HashSet<ClientId>,
-    /// The most heat that a block may have to be dropped.
-    heat: u32,
-}
+/// The clients whose cold ephemeral granules are dropped.
+#[derive(Debug)]
+pub(super) struct Drops(HashSet<ClientId>);
 
 impl Drops {
-    /// Cold blocks of one client.
+    /// Those of one client.
     pub(super) fn of(client: ClientId) -> Self {
-        Self { clients: HashSet::from([client]), heat: 0 }
+        Self(HashSet::from([client]))
     }
 
-    /// The same, hot or cold.
-    pub(super) fn any_heat(self) -> Self {
-        Self { heat: MAX_HEAT, ..self }
-    }
-
-    /// Whether blocks of this client are dropped at all.
+    /// Whether granules of this client are dropped.
     pub(super) fn concern(&self, client: ClientId) -> bool {
-        self.clients.contains(&client)
-    }
-
-    /// Whether a block of so much heat is dropped.
-    pub(super) fn drop_at(&self, heat: u32) -> bool {
-        heat <= self.heat
+        self.0.contains(&client)
     }
 }
 
@@ -90,7 +75,7 @@ impl Engine {
         let weights: u128 = held.iter().map(|(.., weight)| weight).sum();
         let over = held.into_iter().filter(|(_, own, weight)| own * weights >= units * weight);
         let clients: HashSet<_> = over.map(|(id, ..)| id).collect();
-        (!clients.is_empty()).then_some(Drops { clients, heat: 0 })
+        (!clients.is_empty()).then_some(Drops(clients))
     }
 
     /// The oldest segment that settling may make smaller.

@@ -34,7 +34,6 @@ use crate::budget::{Budget, Claim, NoRoom};
 use crate::client::Account;
 use crate::context::Context;
 use crate::engine::Engine;
-use crate::entry::MAX_HEAT;
 use crate::row::State;
 use crate::segment::OpenSegment;
 use crate::table::PIECE_UNITS;
@@ -192,19 +191,28 @@ impl Engine {
     }
 
     /// One step of freeing memory: the cheapest that there is.
-    fn free_some(&self, cleaner: &mut Cleaner, least_gain: u32, evictions: &mut u32) -> Result<(), Exhausted> {
+    fn free_some(&self, cleaner: &mut Cleaner, least_gain: u32, evictions: &mut usize) -> Result<(), Exhausted> {
         if let Some(victim) = self.emptiest(least_gain) {
             return Ok(self.clean(cleaner, victim, &Fate::Copy)?);
         }
-        if let Some((victim, drops)) = self.next_to_evict() {
-            // Each round through all segments makes their blocks colder, unless they are got faster than that.
+        // One round through the ephemeral segments drops what is cold. Where that is not enough, those over their share
+        // hold what is hot, or what is not in sealed segments.
+        let cold = if *evictions < self.log.ids().count() { self.next_to_evict() } else { None };
+        if let Some((victim, drops)) = cold {
             *evictions += 1;
-            let rounds = *evictions as usize / self.log.ids().count().max(1);
-            let drops = if rounds > MAX_HEAT as usize + 1 { drops.any_heat() } else { drops };
             return Ok(self.clean(cleaner, victim, &Fate::Drop(drops))?);
         }
+        let swept = self.over_share().map(|drops| self.sweep(cleaner, &drops, u64::from(SEGMENT_UNITS)));
+        if swept == Some(Ok(())) {
+            return Ok(());
+        }
         let victim = self.next_to_settle().ok_or(Exhausted)?;
-        Ok(self.clean(cleaner, victim, &Fate::Settle(Cold::Unread))?)
+        if self.clean(cleaner, victim, &Fate::Settle(Cold::Unread)).is_err() {
+            // Neighbours from other segments used the reserve up; what they left is dead.
+            let victim = self.emptiest(least_gain).ok_or(Exhausted)?;
+            self.clean(cleaner, victim, &Fate::Copy)?;
+        }
+        Ok(())
     }
 
     /// Cleans `victim` and waits until its memory can be used again.
@@ -219,6 +227,7 @@ impl Engine {
 
     /// Waits for the readers of retired segments, each of which is pinned for the length of one piece.
     fn await_readers(&self) {
+        self.log.bury_condemned(&self.epochs);
         self.reclaim_now();
         while self.log.has_limbo() {
             std::thread::yield_now();
@@ -249,14 +258,7 @@ impl Engine {
                 return;
             }
             if self.free_some(&mut cleaner, LEAST_GAIN, &mut evictions).is_err() {
-                // Ephemeral granules that have no block still have their place in the tables.
-                let drops = self.over_share();
-                let swept = drops.and_then(|drops| self.sweep(&mut cleaner, &drops, u64::MAX).ok());
-                self.await_readers();
-                self.log.cool(0, &self.budget);
-                if swept.is_none() {
-                    return;
-                }
+                return;
             }
         }
     }

@@ -170,9 +170,10 @@ impl Engine {
     fn enter_run(&self, cleaner: &Cleaner, live: &Live<'_>, (group, run): (&Group, Range<u32>), to: BlockRef) {
         let _pin = self.epochs.pin(cleaner.context.slot);
         let guard = self.tables.lock_leaf(live.leaf);
+        let same_owner = guard.object() == Some(live.object) && self.tables.pool_of(live.object) == live.pool.id;
         for (nth, index) in (0..).zip(run) {
             let (seen, new) = (group.seen[(index - group.base) as usize], to.at(nth));
-            if guard.object() == Some(live.object) && guard.get(index).same_contents(seen) {
+            if same_owner && guard.get(index).same_contents(seen) {
                 live.pool.owner.recharge(u64::from(new.share()), live.pool.persistence);
                 let before = guard.set(index, Entry::block(new).with_heat(seen.heat()));
                 crate::ops::release(&self.log, &live.pool, before);

@@ -45,7 +45,7 @@ impl Engine {
         if pool.persistence != Persistence::Ephemeral || !drops.concern(pool.owner.id) {
             return 0;
         }
-        let (granules, units) = self.sweep_entries(&guard, &pool, drops);
+        let (granules, units) = self.sweep_entries(&guard, &pool);
         let empty = guard.is_empty();
         drop(guard);
         pool.cells.add(slot, Counter::GranulesEvicted, granules);
@@ -57,14 +57,14 @@ impl Engine {
     }
 
     /// Drops what is cold in a leaf and makes the rest colder. Returns how many granules and units were dropped.
-    fn sweep_entries(&self, leaf: &LeafGuard<'_>, pool: &PoolCore, drops: &Drops) -> (u64, u64) {
+    fn sweep_entries(&self, leaf: &LeafGuard<'_>, pool: &PoolCore) -> (u64, u64) {
         let (mut granules, mut units) = (0, 0);
         for index in 0..LEAF_GRANULES {
             let entry = leaf.get(index);
             if entry.is_missing() {
                 continue;
             }
-            if drops.drop_at(entry.heat()) {
+            if entry.heat() == 0 {
                 clear(&self.log, pool, leaf, index);
                 granules += 1;
                 units += entry.as_block().map_or(0, |block| u64::from(block.share()));

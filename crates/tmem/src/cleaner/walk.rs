@@ -2,8 +2,9 @@
 //!
 //! What the victim's headers say is believed only where an entry agrees: a block is alive if the entries that its header
 //! names refer to this very place. A header that is damaged can therefore make the walk lose its way, but not move or
-//! drop anything wrongly. A walk that has lost its way ends with live blocks left over, and the segment is set aside:
-//! its entries still work, or report what is damaged.
+//! drop anything wrongly. A walk that has lost its way ends with live blocks left over; a second one then looks at every
+//! unit. What it cannot find has no header any more, and the segment is set aside until nothing refers to it: its
+//! entries report what is damaged.
 
 use super::{Cleaner, Fate};
 use crate::budget::{Claim, NoRoom};
@@ -16,8 +17,17 @@ use crate::row::Class;
 use crate::segment::OpenSegment;
 use crate::stats::Counter;
 use crate::table::{LEAF_GRANULES, LeafRef, ObjectRef};
-use crate::units::{SegmentId, units_for};
+use crate::units::{SegmentId, unit_bytes, units_for};
 use std::sync::Arc;
+
+/// How a walk goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// From block to block, and past what is no block.
+    Block,
+    /// From unit to unit: after a damaged header has led the other kind past live blocks.
+    Unit,
+}
 
 /// A live block of the victim.
 pub(super) struct Live<'a> {
@@ -45,35 +55,39 @@ impl Engine {
     /// Moves everything out of `victim`, which the caller has taken, and retires it. When the reserve is used up, the
     /// victim is put back with what is left in it.
     pub(super) fn clean_victim(&self, cleaner: &mut Cleaner, victim: SegmentId, fate: &Fate) -> Result<(), NoRoom> {
+        let row = self.log.segments.row(victim);
+        for step in [Step::Block, Step::Unit] {
+            if let Err(full) = self.walk(cleaner, victim, fate, step) {
+                row.put_back();
+                return Err(full);
+            }
+            if row.word().live() == 0 {
+                self.log.retire(victim, &self.epochs);
+                return Ok(());
+            }
+        }
+        self.log.condemn(victim);
+        Ok(())
+    }
+
+    fn walk(&self, cleaner: &mut Cleaner, victim: SegmentId, fate: &Fate, step: Step) -> Result<(), NoRoom> {
         let class = self.log.segments.row(victim).word().class();
         let bytes = self.log.segments.victim_bytes(victim);
         let mut at = 0;
-        while let Ok(header) = Header::parse(&bytes[at..]) {
-            let block = BlockRef {
-                segment: victim,
-                place: units_for(at),
-                units: header.units(),
-                granules: header.granules(),
-                index: 0,
-            };
-            let end = (at + crate::units::unit_bytes(block.units)).min(bytes.len());
-            let cleaned = match self.look_up(cleaner, block, header, &bytes[at..end], class) {
-                Some(live) => self.clean_block(cleaner, &live, fate),
-                None => Ok(()),
-            };
-            if cleaned.is_err() {
-                self.log.segments.row(victim).put_back();
-                return cleaned;
+        while at + HEADER_BYTES <= bytes.len() {
+            let mut end = at + unit_bytes(1);
+            if let Ok(header) = Header::parse(&bytes[at..]) {
+                let (place, units, granules) = (units_for(at), header.units(), header.granules());
+                let block = BlockRef { segment: victim, place, units, granules, index: 0 };
+                let block_end = (at + unit_bytes(units)).min(bytes.len());
+                if let Some(live) = self.look_up(cleaner, block, header, &bytes[at..block_end], class) {
+                    self.clean_block(cleaner, &live, fate)?;
+                }
+                if step == Step::Block {
+                    end = block_end;
+                }
             }
             at = end;
-            if at + HEADER_BYTES > bytes.len() {
-                break;
-            }
-        }
-        if self.log.segments.row(victim).word().live() == 0 {
-            self.log.retire(victim, &self.epochs);
-        } else {
-            self.log.condemn(victim);
         }
         Ok(())
     }
@@ -99,7 +113,8 @@ impl Engine {
         let heat = own.iter().map(|entry| entry.heat()).max()?;
         let pool = self.pool_of(object)?;
         let live_units: u32 = own.iter().filter_map(|entry| entry.as_block()).map(BlockRef::share).sum();
-        let dead_units = block.units - live_units;
+        // A damaged header may say less than its entries; it is found out when the block is verified.
+        let dead_units = block.units.saturating_sub(live_units);
         Some(Live { block, header, bytes, leaf, object, pool, class, heat, dead_units })
     }
 
@@ -111,7 +126,7 @@ impl Engine {
         let ephemeral = live.class != Class::Persistent;
         match fate {
             Fate::Drop(drops) if ephemeral && drops.concern(live.pool.owner.id) => {
-                if drops.drop_at(live.heat) {
+                if live.heat == 0 {
                     self.evict(cleaner, live);
                     return Ok(());
                 }

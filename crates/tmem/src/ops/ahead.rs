@@ -4,48 +4,55 @@
 //! known what comes next: while one operation is carried out, the entry of the one after the next is on its way, and so
 //! are the bytes of the next one.
 //!
-//! These are hints. They are given without a pin: tables are type-stable and what they lead to may be out of date.
+//! These are hints: what they lead to may be out of date by the time it is wanted.
 
 use super::leaf_index;
 use crate::batch::{Action, Operation};
+use crate::context::Context;
 use crate::engine::Engine;
 use crate::table::{LeafRef, ObjectId, ObjectRef, PoolId};
 use crate::units::Granule;
 
-/// What is known of the operations to come.
-#[derive(Debug, Default)]
-pub(crate) struct Ahead {
-    /// The object that was looked up last.
-    object: Option<((PoolId, ObjectId), ObjectRef)>,
-}
+/// The object of an operation that was looked up before, for as long as the caller stays pinned.
+type Known = Option<((PoolId, ObjectId), ObjectRef)>;
 
-impl Ahead {
-    /// Asks for the bytes of `next` and for the entry of `after`.
-    pub(crate) fn look(&mut self, engine: &Engine, next: Option<&Operation<'_>>, after: Option<&Operation<'_>>) {
-        let next = next.and_then(|operation| self.find(engine, operation));
-        if let Some(block) = next.and_then(|(leaf, index)| engine.tables.entry(leaf, index).as_block()) {
-            engine.log.segments.prefetch(block);
+impl Engine {
+    /// Asks for the bytes of the operation after `at`, and for the entry of the one after that.
+    pub(crate) fn look_ahead(&self, context: &Context, batch: &[Operation<'_>], at: usize) {
+        let wanted = [1, 2].map(|ahead| batch.get(at + ahead).and_then(wanted));
+        if wanted == [None, None] {
+            return;
         }
-        if let Some((leaf, index)) = after.and_then(|operation| self.find(engine, operation)) {
-            engine.tables.prefetch(leaf, index);
+        let _pin = self.epochs.pin(context.slot);
+        let mut known = None;
+        let [next, after] = wanted.map(|wanted| self.place_of(wanted?, &mut known));
+        if let Some(block) = next.and_then(|(leaf, index)| self.tables.entry(leaf, index).as_block()) {
+            self.log.segments.prefetch(block);
+        }
+        if let Some((leaf, index)) = after {
+            self.tables.prefetch(leaf, index);
         }
     }
 
-    /// The entry of the first granule that a get or take wants.
-    fn find(&mut self, engine: &Engine, operation: &Operation<'_>) -> Option<(LeafRef, u32)> {
-        let (Action::Get { offset, .. } | Action::Take { offset, .. }) = operation.action else {
-            return None;
+    fn place_of(&self, (name, granule): Wanted, known: &mut Known) -> Option<(LeafRef, u32)> {
+        let object = match *known {
+            Some((other, object)) if other == name => object,
+            _ => self.tables.find(name.0, name.1)?,
         };
-        let name = (operation.pool, operation.object);
-        let object = match self.object {
-            Some((known, object)) if known == name => object,
-            _ => {
-                let object = engine.tables.find(operation.pool, operation.object)?;
-                self.object = Some((name, object));
-                object
-            }
-        };
-        let granule = Granule::holding(offset);
-        Some((engine.tables.leaf(object, granule)?, leaf_index(granule)))
+        *known = Some((name, object));
+        Some((self.tables.leaf(object, granule)?, leaf_index(granule)))
+    }
+}
+
+/// An object's name and a granule in it.
+type Wanted = ((PoolId, ObjectId), Granule);
+
+/// The first granule that a get or take wants.
+fn wanted(operation: &Operation<'_>) -> Option<Wanted> {
+    match operation.action {
+        Action::Get { offset, .. } | Action::Take { offset, .. } => {
+            Some(((operation.pool, operation.object), Granule::holding(offset)))
+        }
+        Action::Put { .. } | Action::Flush { .. } | Action::FlushObject => None,
     }
 }

@@ -6,7 +6,6 @@ mod flush;
 mod get;
 mod put;
 
-pub(crate) use ahead::Ahead;
 pub(crate) use get::After;
 
 use crate::client::{Account, ClientState, PoolCore};

@@ -31,6 +31,8 @@ enum Stall {
     Gone,
     /// The leaf died under it: the same again.
     Again,
+    /// The client was frozen under it.
+    Frozen,
 }
 
 impl From<NoRoom> for Stall {
@@ -87,7 +89,7 @@ impl Engine {
         mut from: Gather<'_>,
     ) -> Outcome {
         let pool = target.pool;
-        if target.is_frozen() && !self.holds_all(context, target, range) {
+        if target.is_frozen() && !self.replaces_all(context, target, range) {
             self.flush_range(context, target, range);
             return Outcome::Frozen;
         }
@@ -123,6 +125,7 @@ impl Engine {
         let pool = target.pool;
         let made = match stall {
             Stall::Again => return None,
+            Stall::Frozen => return Some(Outcome::Frozen),
             Stall::Gone => return Some(Outcome::Refused(crate::Refusal::UnknownPool(pool.id))),
             Stall::NoRoom(NoRoom::Segment) => self.make_room(context, Want::Segment),
             Stall::NoRoom(NoRoom::Tables(bytes)) => self.make_room(context, Want::Tables(bytes)),
@@ -141,12 +144,15 @@ impl Engine {
     }
 
     /// Whether every granule of `range` is there.
-    fn holds_all(&self, context: &Context, target: Target<'_>, range: ByteRange) -> bool {
+    fn replaces_all(&self, context: &Context, target: Target<'_>, range: ByteRange) -> bool {
         let _pin = self.epochs.pin(context.slot);
-        let Some(object) = self.tables.find(target.pool.id, target.id) else {
-            return false;
-        };
-        (range.first().0..=range.last().0).map(Granule).all(|granule| {
+        let object = self.tables.find(target.pool.id, target.id);
+        object.is_some_and(|object| self.holds_all(object, range.first(), range.last()))
+    }
+
+    /// Whether every granule from `first` to `last` is there. The caller is pinned.
+    fn holds_all(&self, object: ObjectRef, first: Granule, last: Granule) -> bool {
+        (first.0..=last.0).map(Granule).all(|granule| {
             let leaf = self.tables.leaf(object, granule);
             leaf.is_some_and(|leaf| !self.tables.entry(leaf, leaf_index(granule)).is_missing())
         })
@@ -177,6 +183,11 @@ impl Engine {
         let start = leaf_index(first);
         let leaf_bytes = (LEAF_GRANULES - start) as usize * GRANULE_BYTES;
         let piece_bytes = usize::try_from(range.len).unwrap_or(usize::MAX).min(leaf_bytes);
+        // Asked again for each piece, now that it is pinned: `Client::freeze` waits for the pieces before it.
+        let last = Granule(first.0 + (piece_bytes.div_ceil(GRANULE_BYTES) - 1) as u64);
+        if target.is_frozen() && !self.holds_all(object, first, last) {
+            return Err(Stall::Frozen);
+        }
         let mut pending = Pending::starting_at(start);
         let mut done = 0;
         let stall = loop {
