@@ -1,0 +1,5 @@
+//! Stub.
+use crate::cli::ScaleBench;
+pub(crate) fn run(_options: &ScaleBench) -> anyhow::Result<()> {
+    anyhow::bail!("not yet")
+}

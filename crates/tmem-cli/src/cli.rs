@@ -1,0 +1,282 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use tmem::Policy;
+
+/// Transcendent memory in user space: compressed memory that programs put pages into and get them back from.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tmem",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  tmem estimate --pid 1234                what would tmem save of a running program's memory?
+  tmem bench engine --pages *.pages       how fast and how dense is the engine on these pages?"
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Measure the engine.
+    Bench(Bench),
+    /// Tell what tmem would save of a program's memory, without changing the program.
+    #[command(after_help = "\
+Examples:
+  tmem estimate --pid 1234
+  tmem estimate --pid 1234 --sample 1g --json
+  tmem estimate --pages redis.pages
+
+The resident private anonymous memory of the process is read (at most --sample of it, spread evenly), put into a store
+of each policy, and every byte that comes back is compared. The process goes on running; pages that change or vanish
+meanwhile are counted and left out. As root with a free zram device the same pages go through zram too.")]
+    Estimate(Estimate),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    pub(crate) command: BenchCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Speed and density on page files, against the bare codec and against zram.
+    #[command(after_help = "\
+Examples:
+  tmem bench engine --pages redis.pages node.pages
+  tmem bench engine --pages *.pages --policy dense --unit 64k --threads 2
+  sudo tmem bench engine --pages *.pages --against zram --json
+
+Each round fills a fresh store and reads it back in a shuffled order, then does the same with the bare codec and, if
+asked, with each of zram's algorithms; figures are medians over rounds, and every byte is compared outside the timed
+parts. GB are 10^9 bytes. Density is bytes of pages per byte of memory in use for them.")]
+    Engine(EngineBench),
+    /// How a full store keeps its memory together under random overwrites.
+    #[command(after_help = "\
+Examples:
+  tmem bench churn
+  tmem bench churn --budget 1g --operations 5m --pages redis.pages --json
+
+A persistent pool is filled until the first rejection; then come 3/4 overwrites of random granules, 1/8 flushes and 1/8
+puts of new granules. At the end every granule is compared with what the bench itself remembers.")]
+    Churn(ChurnBench),
+    /// What a random put and get cost in a small and in a large store.
+    #[command(after_help = "\
+Examples:
+  tmem bench scale
+  tmem bench scale --small 256m --large 16g --json
+
+Of both stores 7/8 of the granules are same-filled, 1/16 are holes and 1/16 hold compressible pages, so that the large
+one fits into the machine.")]
+    Scale(ScaleBench),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EngineBench {
+    /// Files of raw 4096-byte pages.
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    pub(crate) pages: Vec<PathBuf>,
+    /// How much time the data is worth: fast, balanced or dense.
+    #[arg(long, default_value_t)]
+    pub(crate) policy: Policy,
+    /// Bytes of one operation.
+    #[arg(long, value_enum, default_value_t = Unit::Granule)]
+    pub(crate) unit: Unit,
+    /// Threads, each with an object and a share of the file of its own.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: u16,
+    /// Rounds, of which medians are taken; one more comes first, to warm up.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) rounds: u16,
+    /// Another system that does the same in the same rounds.
+    #[arg(long, value_enum)]
+    pub(crate) against: Option<Rival>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What the engine can be compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Rival {
+    /// The kernel's compressed block device. Needs root and a device that is not in use.
+    Zram,
+}
+
+/// Bytes of one operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Unit {
+    /// One page.
+    #[value(name = "4k")]
+    Granule,
+    /// Four pages.
+    #[value(name = "16k")]
+    Four,
+    /// 16 pages.
+    #[value(name = "64k")]
+    Sixteen,
+    /// A huge page.
+    #[value(name = "2m")]
+    Huge,
+}
+
+impl Unit {
+    /// In bytes.
+    pub(crate) const fn bytes(self) -> usize {
+        match self {
+            Self::Granule => 4 << 10,
+            Self::Four => 16 << 10,
+            Self::Sixteen => 64 << 10,
+            Self::Huge => 2 << 20,
+        }
+    }
+
+    /// As it is written on the command line.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Granule => "4k",
+            Self::Four => "16k",
+            Self::Sixteen => "64k",
+            Self::Huge => "2m",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChurnBench {
+    /// The store's budget.
+    #[arg(long, default_value = "256m", value_parser = parse_size, value_name = "SIZE")]
+    pub(crate) budget: usize,
+    /// Operations after the store is full.
+    #[arg(long, default_value = "1000000", value_parser = parse_count, value_name = "N")]
+    pub(crate) operations: usize,
+    /// Where the random numbers start.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// How much time the data is worth. With `fast` cold data stays as it was put, so `ratio` is exact.
+    #[arg(long, default_value_t = Policy::Fast)]
+    pub(crate) policy: Policy,
+    /// Files of raw 4096-byte pages to put; pages are made up without.
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    pub(crate) pages: Vec<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ScaleBench {
+    /// Bytes of the small store's object.
+    #[arg(long, default_value = "1g", value_parser = parse_size, value_name = "SIZE")]
+    pub(crate) small: usize,
+    /// Bytes of the large store's object.
+    #[arg(long, default_value = "64g", value_parser = parse_size, value_name = "SIZE")]
+    pub(crate) large: usize,
+    /// Rounds, of which medians are taken.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) rounds: u16,
+    /// Puts, and gets, of one store in one round.
+    #[arg(long, default_value = "100000", value_parser = parse_count, value_name = "N")]
+    pub(crate) operations: usize,
+    /// Files of raw 4096-byte pages to put; pages are made up without.
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    pub(crate) pages: Vec<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(id = "source", required = true, multiple = false, args = ["pid", "pages"])]
+pub(crate) struct Estimate {
+    /// The process whose memory is looked at.
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// Files of raw 4096-byte pages instead.
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    pub(crate) pages: Vec<PathBuf>,
+    /// Read at most so many bytes of the process.
+    #[arg(long, default_value = "256m", value_parser = parse_size, value_name = "SIZE")]
+    pub(crate) sample: usize,
+    /// Bytes of one operation.
+    #[arg(long, value_enum, default_value_t = Unit::Sixteen)]
+    pub(crate) unit: Unit,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Bytes: a number with k, m, g or t behind it (powers of 1024), or nothing.
+pub(crate) fn parse_size(text: &str) -> Result<usize, String> {
+    let lower = text.trim().to_ascii_lowercase();
+    let lower = lower.strip_suffix("ib").unwrap_or(&lower);
+    let bytes = scaled(lower, 1024)
+        .ok_or_else(|| format!("`{text}` is not a size: write bytes, or a whole number with k, m, g or t behind it"))?;
+    if bytes < 4096 {
+        return Err(format!("{bytes} bytes are less than one page of 4096"));
+    }
+    Ok(bytes)
+}
+
+/// A count: a number with k, m or g behind it (powers of 1000), or nothing.
+fn parse_count(text: &str) -> Result<usize, String> {
+    scaled(&text.trim().to_ascii_lowercase(), 1000).filter(|count| *count > 0).ok_or_else(|| {
+        format!("`{text}` is not a count: write a whole number above 0, perhaps with k, m or g behind it")
+    })
+}
+
+fn scaled(text: &str, base: usize) -> Option<usize> {
+    let power = ["k", "m", "g", "t"].iter().position(|suffix| text.ends_with(suffix));
+    let digits = power.map_or(text, |_| &text[..text.len() - 1]);
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let factor = power.map_or(Some(1), |power| base.checked_pow(u32::try_from(power).ok()? + 1))?;
+    digits.parse::<usize>().ok().filter(|_| plain)?.checked_mul(factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_have_suffixes_of_1024() {
+        assert_eq!(parse_size("4096"), Ok(4096));
+        assert_eq!(parse_size("4k"), Ok(4096));
+        assert_eq!(parse_size("256M"), Ok(256 << 20));
+        assert_eq!(parse_size("1g"), Ok(1 << 30));
+        assert_eq!(parse_size("2GiB"), Ok(2 << 30));
+        assert_eq!(parse_size("3t"), Ok(3 << 40));
+    }
+
+    #[test]
+    fn sizes_that_make_no_sense_are_told_so() {
+        for wrong in ["", "k", "-4k", "+4k", "4x", "1.5g", "4 k", "99999999999999999999", "99999999t", "0", "1k"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn counts_have_suffixes_of_1000() {
+        assert_eq!(parse_count("1000000"), Ok(1_000_000));
+        assert_eq!(parse_count("5m"), Ok(5_000_000));
+        assert!(parse_count("0").is_err());
+    }
+
+    #[test]
+    fn an_estimate_wants_one_source() {
+        for wrong in [&["tmem", "estimate"][..], &["tmem", "estimate", "--pid", "1", "--pages", "x"]] {
+            assert!(Cli::try_parse_from(wrong).is_err(), "{wrong:?}");
+        }
+        assert!(Cli::try_parse_from(["tmem", "estimate", "--pid", "1"]).is_ok());
+    }
+}

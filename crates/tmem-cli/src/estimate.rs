@@ -1,0 +1,5 @@
+//! Stub.
+use crate::cli::Estimate;
+pub(crate) fn run(_options: &Estimate) -> anyhow::Result<()> {
+    anyhow::bail!("not yet")
+}
