@@ -6,8 +6,8 @@ use core::fmt;
 use crate::zstd;
 use crate::{MAX_BLOCK, lz4, word_lz};
 
-/// Scratch memory and contexts for one thread's encoding and decoding: about 130 KiB, so keep it in a `Box`, a static
-/// or a mapping of its own. All codecs work from it and none allocates, except that zstd's contexts (about 1.4 MiB for
+/// Scratch memory and contexts for one thread's encoding and decoding: about 144 KiB, so keep it in a `Box`, a static
+/// or a mapping of its own. All codecs work from it and none allocates, except that zstd's contexts (about 750 KiB for
 /// 64 KiB blocks) are made at the first use of zstd and kept.
 pub struct Workspace {
     /// Positions by hash, cleared for every block by the LZ that uses it.
