@@ -34,6 +34,8 @@
 //!
 //! How it works inside stands in the heads of the modules, and in ARCHITECTURE.md.
 
+#![cfg_attr(loom, allow(dead_code, reason = "only what the models use is compiled with its users"))]
+
 #[cfg(not(loom))]
 mod batch;
 mod bits;
@@ -55,6 +57,8 @@ mod epoch;
 mod header;
 #[cfg(not(loom))]
 mod log;
+#[cfg(all(test, loom))]
+mod loom_models;
 #[cfg(not(loom))]
 mod memory;
 #[cfg(not(loom))]

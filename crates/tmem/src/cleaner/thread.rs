@@ -6,6 +6,10 @@ use crate::units::SEGMENT_BYTES;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How long no head is opened until the store counts as idle.
+const IDLE: Duration = Duration::from_millis(100);
 
 /// How callers and the cleaner's thread tell each other something.
 #[derive(Debug, Default)]
@@ -50,17 +54,25 @@ impl Signal {
         self.changed.notify_one();
     }
 
-    /// Waits for a wish. Returns false when it is to stop.
-    fn next(&self) -> bool {
+    /// Waits for a wish, or for `patience` without one: then it is [`Wish::Nothing`].
+    fn next(&self, patience: Option<Duration>) -> Wish {
         let mut wish = self.lock();
         while *wish == Wish::Nothing {
-            wish = self.changed.wait(wish).unwrap_or_else(PoisonError::into_inner);
+            let Some(patience) = patience else {
+                wish = self.changed.wait(wish).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let (woken, timeout) = self.changed.wait_timeout(wish, patience).unwrap_or_else(PoisonError::into_inner);
+            wish = woken;
+            if timeout.timed_out() {
+                break;
+            }
         }
-        if *wish == Wish::Look {
+        let taken = *wish;
+        if taken == Wish::Look {
             *wish = Wish::Nothing;
-            return true;
         }
-        false
+        taken
     }
 
     /// Whether somebody waits for the cleaner, so that long work should be put off.
@@ -90,8 +102,13 @@ impl Background {
     pub(crate) fn start(engine: &Arc<Engine>) -> std::io::Result<Self> {
         let own = Arc::clone(engine);
         let work = move || {
-            while own.signal.next() {
-                own.work_ahead();
+            loop {
+                match own.signal.next(own.log.has_warm().then_some(IDLE)) {
+                    Wish::Look => own.work_ahead(),
+                    // Nobody has opened a head for a while: spare segments go back to the system.
+                    Wish::Nothing => own.log.cool(0, &own.budget),
+                    Wish::Stop => return,
+                }
             }
         };
         let thread = std::thread::Builder::new().name("tmem-cleaner".into()).spawn(work)?;
