@@ -24,7 +24,7 @@ use std::time::Instant;
 /// Fewer programs than this are no basis for a figure.
 const LEAST_PROGRAMS: usize = 6;
 /// What `--quick` makes of each program.
-const QUICK_MIB: usize = 16;
+pub(crate) const QUICK_MIB: usize = 16;
 
 /// Makes files of raw private anonymous pages of live programs
 #[derive(Args, Debug, Default)]
@@ -61,13 +61,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let halves: String = chosen.iter().map(|source| format!("{} {}\n", source.half.name(), source.name)).collect();
     fs::write(options.out.join("halves.txt"), halves).context("cannot write halves.txt")?;
     let scratch = Scratch::new("tmem-pages")?;
-    let place = Place {
-        out: options.out.clone(),
-        prose: scratch.path.join("prose.txt"),
-        scratch: scratch.path.clone(),
-        size_mib: if options.quick { QUICK_MIB } else { options.size_mib },
-    };
-    corpus::write(&place.prose)?;
+    let size_mib = if options.quick { QUICK_MIB } else { options.size_mib };
+    let place = place(&scratch, &options.out, size_mib)?;
     println!("{:<10} {:<7} {:>5} {:>7} {:>7}", "program", "half", "MiB", "zero", "time");
     let mut made = 0;
     for source in &chosen {
@@ -106,6 +101,22 @@ fn choose(options: &Options) -> Result<Vec<&'static Source>> {
         (false, _) => options.programs.iter().any(|name| name == source.name),
     };
     Ok(PROGRAMS.iter().filter(wanted).collect())
+}
+
+/// Calls `action` with the id of a program of so much memory, which runs until it returns.
+pub(crate) fn with_program<T>(name: &str, size_mib: usize, action: impl FnOnce(u32) -> Result<T>) -> Result<T> {
+    let source = PROGRAMS.iter().find(|source| source.name == name).with_context(|| format!("no program {name:?}"))?;
+    let scratch = Scratch::new("tmem-program")?;
+    let place = place(&scratch, &scratch.path, size_mib)?;
+    programs::install(source)?;
+    let live = (source.start)(&place)?;
+    action(live.id)
+}
+
+fn place(scratch: &Scratch, out: &Path, size_mib: usize) -> Result<Place> {
+    let prose = scratch.path.join("prose.txt");
+    corpus::write(&prose)?;
+    Ok(Place { out: out.to_owned(), prose, scratch: scratch.path.clone(), size_mib })
 }
 
 fn make(source: &Source, place: &Place, force: bool) -> Result<Dumped> {
