@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::bench::clock::Clock;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use tmem::Policy;
@@ -93,6 +94,9 @@ pub(crate) struct EngineBench {
     /// Rounds, of which medians are taken; one more comes first, to warm up.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) rounds: u16,
+    /// What speeds are told in.
+    #[arg(long, value_enum, default_value_t = Clock::Wall)]
+    pub(crate) clock: Clock,
     /// Another system that does the same in the same rounds.
     #[arg(long, value_enum)]
     pub(crate) against: Option<Rival>,
@@ -192,14 +196,9 @@ pub(crate) struct ScaleBench {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "source", required = true, multiple = false, args = ["pid", "pages"])]
 pub(crate) struct Estimate {
-    /// The process whose memory is looked at.
-    #[arg(long)]
-    pub(crate) pid: Option<u32>,
-    /// Files of raw 4096-byte pages instead.
-    #[arg(long, num_args = 1.., value_name = "FILE")]
-    pub(crate) pages: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) source: Source,
     /// Read at most so many bytes of the process.
     #[arg(long, default_value = "256m", value_parser = parse_size, value_name = "SIZE")]
     pub(crate) sample: usize,
@@ -209,6 +208,18 @@ pub(crate) struct Estimate {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Where the pages come from.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Source {
+    /// The process whose memory is looked at.
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// Files of raw 4096-byte pages instead.
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    pub(crate) pages: Vec<PathBuf>,
 }
 
 /// Bytes: a number with k, m, g or t behind it (powers of 1024), or nothing.
@@ -277,6 +288,7 @@ mod tests {
         for wrong in [&["tmem", "estimate"][..], &["tmem", "estimate", "--pid", "1", "--pages", "x"]] {
             assert!(Cli::try_parse_from(wrong).is_err(), "{wrong:?}");
         }
-        assert!(Cli::try_parse_from(["tmem", "estimate", "--pid", "1"]).is_ok());
+        assert!(Cli::try_parse_from(["tmem", "estimate", "--pid", "1", "--json", "--sample", "1m"]).is_ok());
+        assert!(Cli::try_parse_from(["tmem", "estimate", "--pages", "x", "y", "--json"]).is_ok());
     }
 }

@@ -3,15 +3,15 @@
 //! A device is taken that nobody uses, and is left as it was found: reset, with the algorithm it had, also after an
 //! error, a panic or Ctrl-C. A lock on its row in sysfs keeps two of us from taking the same one.
 
+use crate::bench::clock::{Lap, Moment};
 use crate::bench::full::same_bytes;
-use crate::bench::gbps;
 use crate::interrupt;
 use crate::pages::Buffer;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tmem::GRANULE_BYTES;
 
 /// Bytes of the larger of the two kinds of writes.
@@ -37,11 +37,11 @@ pub(crate) struct Zram {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pass {
     /// With 1 MiB direct writes.
-    pub(crate) put_large_gbps: f64,
+    pub(crate) put_large: Lap,
     /// With 4 KiB direct writes.
-    pub(crate) put_small_gbps: f64,
+    pub(crate) put_small: Lap,
     /// With 4 KiB direct reads.
-    pub(crate) get_gbps: f64,
+    pub(crate) get: Lap,
     pub(crate) density: f64,
 }
 
@@ -96,13 +96,13 @@ impl Zram {
     }
 
     fn measure(&self, algorithm: &str, pages: &[u8], order: &[usize], out: &mut Buffer) -> Result<Pass> {
-        let (_, put_large_gbps) = self.filled(algorithm, pages, LARGE_WRITE_BYTES)?;
-        let (device, put_small_gbps) = self.filled(algorithm, pages, GRANULE_BYTES)?;
+        let (_, put_large) = self.filled(algorithm, pages, LARGE_WRITE_BYTES)?;
+        let (device, put_small) = self.filled(algorithm, pages, GRANULE_BYTES)?;
         let stat = attribute(&self.name, "mm_stat")?;
         let used = stat.split_whitespace().nth(2).and_then(|field| field.parse::<u64>().ok());
         let used = used.with_context(|| format!("mm_stat has no third number: {stat}"))?;
         out.poison();
-        let start = Instant::now();
+        let start = Moment::now();
         for (at, page) in order.iter().enumerate() {
             if at % 4096 == 0 {
                 interrupt::check()?;
@@ -110,28 +110,28 @@ impl Zram {
             let offset = page * GRANULE_BYTES;
             device.read_exact_at(&mut out[offset..offset + GRANULE_BYTES], offset as u64).context("cannot read")?;
         }
-        let get_gbps = gbps(pages.len(), start.elapsed());
+        let get = start.elapsed();
         same_bytes(pages, out, "zram")?;
         drop(device);
         self.reset()?;
         let density = pages.len() as f64 / used.max(1) as f64;
-        Ok(Pass { put_large_gbps, put_small_gbps, get_gbps, density })
+        Ok(Pass { put_large, put_small, get, density })
     }
 
-    /// A fresh device with all pages on it, and how fast they were written.
-    fn filled(&self, algorithm: &str, pages: &[u8], write_bytes: usize) -> Result<(File, f64)> {
+    /// A fresh device with all pages on it, and how long it took to write them.
+    fn filled(&self, algorithm: &str, pages: &[u8], write_bytes: usize) -> Result<(File, Lap)> {
         self.reset()?;
         self.set("comp_algorithm", algorithm)?;
         self.set("disksize", &pages.len().to_string())?;
         let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).context("O_DIRECT is no int")?;
         let path = PathBuf::from(format!("/dev/{}", self.name));
         let device = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path).context("cannot open")?;
-        let start = Instant::now();
+        let start = Moment::now();
         for (part, offset) in pages.chunks(write_bytes).zip((0u64..).step_by(write_bytes)) {
             interrupt::check()?;
             device.write_all_at(part, offset).context("cannot write")?;
         }
-        Ok((device, gbps(pages.len(), start.elapsed())))
+        Ok((device, start.elapsed()))
     }
 
     fn reset(&self) -> Result<()> {

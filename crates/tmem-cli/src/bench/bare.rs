@@ -5,6 +5,7 @@ use super::share::{Orders, Plan, Share, Times, put_then_get};
 use crate::interrupt;
 use crate::pages::Buffer;
 use anyhow::{Context, Result};
+use std::collections::BTreeMap;
 use tmem::{GRANULE_BYTES, Policy};
 use tmem_codec::{Codec, Temperature, Workspace, decode, encode, same_filled};
 
@@ -93,6 +94,20 @@ impl Bare {
             stored_bytes: sum.stored_bytes + lane.made.stored_bytes,
             filled: sum.filled + lane.made.filled,
         })
+    }
+
+    /// The share of the granules that each codec took in the last run.
+    pub(crate) fn codecs(&self) -> BTreeMap<&'static str, f64> {
+        let mut granules = BTreeMap::new();
+        for piece in self.lanes.iter().flat_map(|lane| &lane.pieces) {
+            let (name, bytes) = match piece {
+                Piece::Filled(_) => (Codec::Filled.name(), GRANULE_BYTES),
+                Piece::Block { codec, raw_bytes, .. } => (codec.name(), *raw_bytes),
+            };
+            *granules.entry(name).or_default() += (bytes / GRANULE_BYTES) as f64;
+        }
+        let all: f64 = granules.values().sum();
+        granules.into_iter().map(|(name, count)| (name, count / all)).collect()
     }
 }
 

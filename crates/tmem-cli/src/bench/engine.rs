@@ -1,9 +1,10 @@
 //! `tmem bench engine`: the engine, the bare codec and zram on the same pages in the same rounds.
 
 use super::bare::{Bare, Made};
+use super::clock::{Clock, Lap};
 use super::full::{Full, GetTimes, same_bytes};
 use super::share::{Orders, Plan, Times};
-use super::{gbps, geomean, median};
+use super::{geomean, median};
 use crate::cli::{EngineBench, Rival};
 use crate::interrupt;
 use crate::pages::{Buffer, Corpus, load};
@@ -14,10 +15,15 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use tmem::GRANULE_BYTES;
 
+/// Below this share of a CPU other processes were in the way.
+const BUSY_SHARE: f64 = 0.9;
+
 /// Everything that is printed.
 #[derive(Debug, Serialize)]
 struct Figures {
     rounds: u16,
+    /// What speeds are told in.
+    clock: &'static str,
     corpora: Vec<CorpusFigures>,
     geomean: Geomean,
 }
@@ -40,6 +46,8 @@ struct CorpusFigures {
     table_bytes_per_granule: f64,
     get_us: GetTimes,
     same_filled: f64,
+    /// How much of a CPU the engine's rounds had, where time goes by on the wall.
+    cpu_share: f64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     zram: Vec<ZramFigures>,
 }
@@ -79,10 +87,10 @@ struct OverZram {
 /// What the rounds came to.
 #[derive(Debug, Default)]
 struct Rounds {
-    put: Vec<f64>,
-    get: Vec<f64>,
-    codec_put: Vec<f64>,
-    codec_get: Vec<f64>,
+    put: Vec<Lap>,
+    get: Vec<Lap>,
+    codec_put: Vec<Lap>,
+    codec_get: Vec<Lap>,
     /// For each algorithm.
     zram: Vec<Vec<Pass>>,
 }
@@ -108,10 +116,11 @@ pub(crate) fn run(options: &EngineBench) -> Result<()> {
     for path in &options.pages {
         let corpus = load(path)?;
         bar.set_message(corpus.name.clone());
-        corpora.push(Work::new(plan, &corpus, zram.as_ref())?.figures(options.rounds, &bar)?);
+        corpora.push(Work::new(plan, &corpus, zram.as_ref())?.figures(options, &bar)?);
     }
     bar.finish_and_clear();
-    let figures = Figures { rounds: options.rounds, geomean: Geomean::of(&corpora), corpora };
+    let clock = options.clock.name();
+    let figures = Figures { rounds: options.rounds, clock, geomean: Geomean::of(&corpora), corpora };
     report::print(options.json.then_some(&figures), || figures.text())
 }
 
@@ -122,12 +131,12 @@ impl<'a> Work<'a> {
         Ok(Self { plan, corpus, orders, bare: Bare::new(&plan, bytes), out: Buffer::new(bytes), zram })
     }
 
-    fn figures(mut self, rounds: u16, bar: &ProgressBar) -> Result<CorpusFigures> {
+    fn figures(mut self, options: &EngineBench, bar: &ProgressBar) -> Result<CorpusFigures> {
         let mut measured = Rounds::default();
         let mut last = None;
         self.round(&mut Rounds::default())?;
         bar.inc(1);
-        for _ in 0..rounds {
+        for _ in 0..options.rounds {
             // The store of the round before is gone before the next one is made.
             drop(last.take());
             last = Some(self.round(&mut measured)?);
@@ -135,7 +144,7 @@ impl<'a> Work<'a> {
         }
         let full = last.context("no round was run")?;
         self.compare_blocks(&full);
-        self.sum_up(&full, &measured)
+        self.sum_up(&full, &measured, options.clock)
     }
 
     /// The engine, the bare codec, zram. The store is still full.
@@ -147,13 +156,13 @@ impl<'a> Work<'a> {
         self.out.poison();
         let Times { put, get } = full.put_and_get(&self.orders, pages, &mut self.out)?;
         same_bytes(pages, &self.out, "the engine")?;
-        rounds.put.push(gbps(bytes, put));
-        rounds.get.push(gbps(bytes, get));
+        rounds.put.push(put);
+        rounds.get.push(get);
         self.out.poison();
         let Times { put, get } = self.bare.run(&self.plan, &self.orders, pages, &mut self.out)?;
         same_bytes(pages, &self.out, "the bare codec")?;
-        rounds.codec_put.push(gbps(bytes, put));
-        rounds.codec_get.push(gbps(bytes, get));
+        rounds.codec_put.push(put);
+        rounds.codec_get.push(get);
         if let Some(zram) = self.zram {
             let order = self.orders.granules(&self.plan, bytes);
             rounds.zram.resize_with(zram.algorithms.len(), Vec::new);
@@ -176,7 +185,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn sum_up(mut self, full: &Full, rounds: &Rounds) -> Result<CorpusFigures> {
+    fn sum_up(mut self, full: &Full, rounds: &Rounds, clock: Clock) -> Result<CorpusFigures> {
         let pages = &self.corpus.pages;
         let bytes = pages.len();
         let density = full.density(bytes);
@@ -186,9 +195,12 @@ impl<'a> Work<'a> {
         let density_cold = full.density(bytes);
         full.verify(&self.orders, pages, &mut self.out).context("after everything was settled as cold")?;
         let algorithms = self.zram.map_or(&[][..], |zram| &zram.algorithms);
-        let zram = algorithms.iter().zip(&rounds.zram).map(|(name, passes)| ZramFigures::of(name, passes)).collect();
-        let (put_gbps, get_gbps) = (median(&rounds.put), median(&rounds.get));
-        let (codec_put_gbps, codec_get_gbps) = (median(&rounds.codec_put), median(&rounds.codec_get));
+        let zram = algorithms.iter().zip(&rounds.zram);
+        let zram = zram.map(|(name, passes)| ZramFigures::of(name, passes, bytes, clock)).collect();
+        let speed = |laps: &[Lap]| median_gbps(laps, bytes, clock);
+        let (put_gbps, get_gbps) = (speed(&rounds.put), speed(&rounds.get));
+        let (codec_put_gbps, codec_get_gbps) = (speed(&rounds.codec_put), speed(&rounds.codec_get));
+        let shares: Vec<_> = rounds.put.iter().chain(&rounds.get).map(|lap| lap.cpu_share()).collect();
         let granules = bytes / GRANULE_BYTES;
         Ok(CorpusFigures {
             name: self.corpus.name.clone(),
@@ -206,6 +218,7 @@ impl<'a> Work<'a> {
             density_cold,
             table_bytes_per_granule: tables as f64 / granules as f64,
             get_us,
+            cpu_share: median(&shares),
             same_filled: self.bare.made().filled as f64 / granules as f64,
             zram,
         })
@@ -213,16 +226,21 @@ impl<'a> Work<'a> {
 }
 
 impl ZramFigures {
-    /// Medians, of the better kind of writes.
-    pub(crate) fn of(algorithm: &str, passes: &[Pass]) -> Self {
-        let middle = |figure: fn(&Pass) -> f64| median(&passes.iter().map(figure).collect::<Vec<_>>());
+    /// Medians over passes of `bytes` of pages, of the better kind of writes.
+    pub(crate) fn of(algorithm: &str, passes: &[Pass], bytes: usize, clock: Clock) -> Self {
+        let speed = |lap: fn(&Pass) -> Lap| median_gbps(&passes.iter().map(lap).collect::<Vec<_>>(), bytes, clock);
         Self {
             algorithm: algorithm.to_owned(),
-            put_gbps: middle(|pass| pass.put_large_gbps).max(middle(|pass| pass.put_small_gbps)),
-            get_gbps: middle(|pass| pass.get_gbps),
-            density: middle(|pass| pass.density),
+            put_gbps: speed(|pass| pass.put_large).max(speed(|pass| pass.put_small)),
+            get_gbps: speed(|pass| pass.get),
+            density: median(&passes.iter().map(|pass| pass.density).collect::<Vec<_>>()),
         }
     }
+}
+
+/// The speed of the round in the middle.
+pub(crate) fn median_gbps(laps: &[Lap], bytes: usize, clock: Clock) -> f64 {
+    median(&laps.iter().map(|lap| lap.gbps(bytes, clock)).collect::<Vec<_>>())
 }
 
 impl CorpusFigures {
@@ -275,9 +293,15 @@ impl Figures {
         let mut text = String::new();
         if let Some(first) = self.corpora.first() {
             text += &format!(
-                "policy {}, unit {}, threads {}, medians of {} rounds, GB/s of pages\n\n",
-                first.policy, first.unit, first.threads, self.rounds
+                "policy {}, unit {}, threads {}, medians of {} rounds, GB/s of pages by {} time\n",
+                first.policy, first.unit, first.threads, self.rounds, self.clock
             );
+            let share = self.corpora.iter().map(|corpus| corpus.cpu_share).fold(1.0, f64::min);
+            if share < BUSY_SHARE {
+                let advice = if self.clock == "cpu" { "" } else { ": speeds are too low, use --clock cpu" };
+                text += &format!("the machine is busy: a thread had {} of a CPU{advice}\n", report::percent(share));
+            }
+            text.push('\n');
         }
         text += &self.engine_table().text();
         if self.geomean.over_zram.is_some() {

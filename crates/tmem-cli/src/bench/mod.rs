@@ -2,6 +2,7 @@
 
 pub(crate) mod bare;
 pub(crate) mod churn;
+pub(crate) mod clock;
 pub(crate) mod engine;
 pub(crate) mod full;
 pub(crate) mod scale;

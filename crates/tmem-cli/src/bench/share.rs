@@ -1,11 +1,11 @@
 //! Who does what: a corpus is cut into units, the units are shared out to threads, and all threads put and then get.
 
+use super::clock::{Lap, Moment};
 use crate::cli::Unit;
 use crate::random::Random;
 use anyhow::{Result, ensure};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Barrier;
-use std::time::{Duration, Instant};
 use tmem::{GRANULE_BYTES, Policy};
 
 /// How a corpus is put and got.
@@ -80,11 +80,12 @@ impl Orders {
     }
 }
 
-/// Wall time of putting and of getting, from the first thread's start to the last one's end.
+/// Time of putting and of getting: on the wall from the first thread's start to the last one's end, on a CPU that of the
+/// thread that used most.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Times {
-    pub(crate) put: Duration,
-    pub(crate) get: Duration,
+    pub(crate) put: Lap,
+    pub(crate) get: Lap,
 }
 
 /// Lets a thread for each state put, and when all have put, get. One state is worked on in the calling thread.
@@ -94,17 +95,17 @@ pub(crate) fn put_then_get<S: Send>(
     get: impl Fn(&mut S) -> Result<()> + Sync,
 ) -> Result<Times> {
     let barrier = Barrier::new(states.len());
-    let work = |mut state: S| -> Result<[Instant; 4]> {
+    let work = |mut state: S| -> Result<[Moment; 4]> {
         barrier.wait();
-        let put_from = Instant::now();
+        let put_from = Moment::now();
         // A thread that panicked still has to come to the barrier.
         let done = catch_unwind(AssertUnwindSafe(|| put(&mut state)));
-        let put_to = Instant::now();
+        let put_to = Moment::now();
         barrier.wait();
         done.unwrap_or_else(|panic| resume_unwind(panic))?;
-        let get_from = Instant::now();
+        let get_from = Moment::now();
         get(&mut state)?;
-        Ok([put_from, put_to, get_from, Instant::now()])
+        Ok([put_from, put_to, get_from, Moment::now()])
     };
     let spans = if states.len() == 1 {
         states.into_iter().map(work).collect::<Result<Vec<_>>>()?
@@ -115,12 +116,14 @@ pub(crate) fn put_then_get<S: Send>(
             ended.collect::<Result<Vec<_>>>()
         })?
     };
-    let wall = |from: usize, to: usize| {
-        let first = spans.iter().map(|span| span[from]).min();
-        let last = spans.iter().map(|span| span[to]).max();
-        first.zip(last).map_or(Duration::ZERO, |(first, last)| last - first)
+    let lap = |from: usize, to: usize| {
+        let first = spans.iter().map(|span| span[from].wall).min();
+        let last = spans.iter().map(|span| span[to].wall).max();
+        let wall = first.zip(last).map(|(first, last)| last - first);
+        let cpu = spans.iter().map(|span| span[from].until(span[to]).cpu).max();
+        Lap { wall: wall.unwrap_or_default(), cpu: cpu.unwrap_or_default() }
     };
-    Ok(Times { put: wall(0, 1), get: wall(2, 3) })
+    Ok(Times { put: lap(0, 1), get: lap(2, 3) })
 }
 
 #[cfg(test)]
@@ -129,7 +132,7 @@ mod tests {
 
     #[test]
     fn shares_cover_everything_once() {
-        let pages: Vec<u8> = (0..37 * 4096).map(|at| (at / 4096) as u8).collect();
+        let pages: Vec<u8> = (0..37u8).flat_map(|page| [page; GRANULE_BYTES]).collect();
         for (unit, threads) in [(Unit::Granule, 1), (Unit::Granule, 5), (Unit::Four, 3), (Unit::Huge, 1)] {
             let plan = Plan { policy: Policy::Fast, unit, threads };
             let orders = plan.orders(pages.len()).unwrap();
