@@ -47,6 +47,9 @@ pub(crate) enum NoRoom {
 #[derive(Debug)]
 pub(crate) struct Budget {
     limit: AtomicUsize,
+    /// What the cleaner may use. The limit; or, from when that was lowered below what was used until less is used, the
+    /// reserve more than was used: it must copy to free.
+    cleaner_limit: AtomicUsize,
     used: AtomicUsize,
     by_use: [AtomicUsize; USES],
 }
@@ -56,6 +59,7 @@ impl Budget {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             limit: AtomicUsize::new(limit),
+            cleaner_limit: AtomicUsize::new(limit),
             used: AtomicUsize::new(0),
             by_use: [const { AtomicUsize::new(0) }; USES],
         }
@@ -67,10 +71,20 @@ impl Budget {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// Changes the limit. What is used already may be above it.
+    /// Changes the limit. What is used already may be above it, and then is to be shrunk.
     pub(crate) fn set_limit(&self, limit: usize) {
         // Relaxed: see above.
         self.limit.store(limit, Ordering::Relaxed);
+        // Relaxed: see above.
+        self.cleaner_limit.store(limit.max(self.used() + RESERVE_BYTES), Ordering::Relaxed);
+    }
+
+    /// What was above the limit has been shrunk as far as it goes.
+    pub(crate) fn end_shrinking(&self) {
+        let over = self.used() + RESERVE_BYTES > self.limit();
+        // Relaxed: see above.
+        self.cleaner_limit
+            .store(self.limit().max(if over { self.used() + RESERVE_BYTES } else { 0 }), Ordering::Relaxed);
     }
 
     /// Bytes used in all.
@@ -99,7 +113,8 @@ impl Budget {
     pub(crate) fn take(&self, bytes: usize, what: Use, claim: Claim) -> Result<(), NoRoom> {
         let limit = match claim {
             Claim::Put => self.limit().saturating_sub(RESERVE_BYTES),
-            Claim::Cleaner => self.limit(),
+            // Relaxed: see above.
+            Claim::Cleaner => self.cleaner_limit.load(Ordering::Relaxed),
         };
         let fits = |used: usize| used.checked_add(bytes).filter(|total| *total <= limit);
         // Relaxed: see above.

@@ -85,7 +85,9 @@ pub struct Store {
 pub struct ClientOptions {
     /// For people.
     pub name: String,
-    /// Bytes that it may hold: blocks with their headers, and its part of the tables.
+    /// Bytes that it may hold: blocks with their headers, and its part of the tables. A put that would go beyond it fails
+    /// (or, in an ephemeral pool, drops older blocks of the client). What is left of a block that is partly flushed is
+    /// charged anew when the cleaner encodes it apart, which may be more than its part of the block was.
     pub cap_bytes: usize,
     /// Its right to ephemeral memory, relative to the others' (1 or more).
     pub weight: u32,
@@ -161,10 +163,7 @@ impl Store {
     /// [`StoreError::BudgetTooSmall`].
     pub fn set_budget(&self, bytes: usize) -> Result<(), StoreError> {
         check_budget(bytes)?;
-        self.engine.budget.set_limit(bytes);
-        if self.engine.budget.used() > bytes {
-            self.engine.shrink(bytes);
-        }
+        self.engine.lower_or_raise(bytes);
         Ok(())
     }
 

@@ -41,8 +41,8 @@ impl Engine {
                 census.add(pool, entry);
                 let Some(block) = entry.as_block() else { continue };
                 let bytes = self.log.segments.block(block, &pin);
-                // A damaged header is for gets to report.
-                let Some(Ok(header)) = bytes.map(Header::parse) else { continue };
+                // A damaged block is for gets to report.
+                let Some(Ok((header, _))) = bytes.map(Header::verify) else { continue };
                 let owner = (header.leaf, header.first + block.index);
                 assert_eq!(owner, (leaf.0, index), "a block's owner is the entry that refers to it");
                 assert_eq!((header.units(), header.granules()), (block.units, block.granules), "sizes agree");

@@ -27,10 +27,12 @@ mod settle;
 mod sweep;
 mod thread;
 mod walk;
+#[cfg(test)]
+mod walk_tests;
 
 pub(crate) use thread::{Background, Signal};
 
-use crate::budget::{Budget, Claim, NoRoom};
+use crate::budget::{Budget, Claim, NoRoom, RESERVE_BYTES};
 use crate::client::Account;
 use crate::context::Context;
 use crate::engine::Engine;
@@ -243,6 +245,15 @@ impl Engine {
         for head in cleaner.copies.iter_mut().chain(&mut cleaner.settled).filter_map(Option::take) {
             self.log.seal(head);
         }
+    }
+
+    /// Changes the budget, and shrinks to it, the reserve left free.
+    pub(crate) fn lower_or_raise(&self, budget_bytes: usize) {
+        self.budget.set_limit(budget_bytes);
+        if !self.budget.is_reserve_whole() {
+            self.shrink(budget_bytes - RESERVE_BYTES);
+        }
+        self.budget.end_shrinking();
     }
 
     /// Gives memory back until no more than `target_bytes` are used, or nothing more can be freed.
