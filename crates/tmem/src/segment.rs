@@ -117,16 +117,15 @@ impl Segments {
         unsafe { core::slice::from_raw_parts(at.as_ptr(), unit_bytes(units)) }
     }
 
-    /// Breaks a stored byte, as failing memory would. For tests.
+    /// Flips bits of a stored byte, as failing memory would. For tests.
     #[cfg(test)]
-    #[allow(dead_code, reason = "the tests that use it are not all there yet")]
-    pub(crate) fn damage(&self, block: BlockRef, byte: usize) {
+    pub(crate) fn damage(&self, block: BlockRef, byte: usize, flips: u8) {
         assert!(byte < unit_bytes(block.units));
         let start = block.segment.0 as usize * SEGMENT_BYTES + unit_bytes(block.place) + byte;
         // SAFETY: within the block, as just asserted.
         let at = unsafe { self.memory.base().add(start) };
         // SAFETY: the test that calls this has no reader running.
-        unsafe { *at.as_ptr() ^= 0x10 };
+        unsafe { *at.as_ptr() ^= flips };
     }
 }
 
