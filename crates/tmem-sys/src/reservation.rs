@@ -114,11 +114,16 @@ impl Reservation {
     pub fn populate(&self, range: Range<usize>) -> Result<(), SysError> {
         let first = range.start..range.start + PAGE_BYTES;
         self.touch(&first)?;
-        let address = self.address(&range);
+        if self.collapse(&range) { Ok(()) } else { self.touch(&range) }
+    }
+
+    /// Makes huge pages of a committed `range` (bytes, whole huge pages) whose memory is in use already. Returns whether
+    /// it did: there may be none to be had, or the kernel may be older than 6.1.
+    pub fn collapse(&self, range: &Range<usize>) -> bool {
+        let address = self.address(range);
         // SAFETY: the range lies in our own mapping; page size is invisible to whoever reads or writes.
         let collapsed = unsafe { libc::madvise(address, range.len(), libc::MADV_COLLAPSE) };
-        // -1: no huge page to be had, or a kernel before 6.1.
-        if collapsed == 0 { Ok(()) } else { self.touch(&range) }
+        collapsed == 0
     }
 
     /// Takes base pages for a range.

@@ -1,7 +1,8 @@
 //! Tables of small things, by number.
 //!
 //! A slab is one reservation of addresses, so that number `n` is at `base + n * size`. Memory is taken in chunks of
-//! 2 MiB of addresses, in base pages as numbers are first used (lowest first), and a chunk whose last number is given
+//! 2 MiB of addresses, in base pages as numbers are first used (lowest first). A chunk that has been used to its end is
+//! made a huge page, since the slab is large by then and its lookups would miss the TLB; one whose last number is given
 //! back returns its memory to the system.
 //!
 //! The memory is *type-stable*: whatever number was ever in use can be looked at for the life of the slab and holds a
@@ -20,10 +21,6 @@ use tmem_sys::{HUGE_PAGE_BYTES, PAGE_BYTES, Pages, Reservation, SysError};
 
 /// Bytes of a chunk.
 const CHUNK_BYTES: usize = HUGE_PAGE_BYTES;
-
-/// Chunks that take base pages one by one. Later ones take a huge page at once: the slab is large by then, and its
-/// lookups would otherwise miss the TLB.
-const SMALL_CHUNKS: usize = 4;
 
 /// All numbers are in use, or the system refuses memory for more: freeing some is what helps.
 const NO_NUMBERS: NoRoom = NoRoom::Tables(CHUNK_BYTES);
@@ -111,7 +108,11 @@ impl<T: Stable> Slab<T> {
             None => self.add_chunk(&mut state)?,
         };
         let chunk = &mut state.chunks[at];
-        let slot = chunk.take_slot::<T>(at, budget)?;
+        let slot = chunk.take_slot::<T>(budget)?;
+        if slot + 1 == Self::SLOTS {
+            // All its pages are in use: it takes no more memory this way. If there is no huge page, it works all the same.
+            self.memory.collapse(&(at * CHUNK_BYTES..(at + 1) * CHUNK_BYTES));
+        }
         if chunk.used == Self::SLOTS {
             state.with_room.remove(&at);
         }
@@ -163,8 +164,7 @@ impl<T: Stable> Slab<T> {
         if range.end > self.memory.len() {
             return Err(NO_NUMBERS);
         }
-        let pages = if at < SMALL_CHUNKS { Pages::Small } else { Pages::Huge };
-        self.memory.commit_private(range, pages).map_err(|_| NO_NUMBERS)?;
+        self.memory.commit_private(range, Pages::Small).map_err(|_| NO_NUMBERS)?;
         let committed = u32::try_from((at + 1) * Self::SLOTS).map_err(|_| NO_NUMBERS)?;
         state.chunks.push(Chunk::new::<T>(at));
         state.with_room.insert(at);
@@ -192,14 +192,14 @@ impl Chunk {
     }
 
     /// The lowest free slot, marked as used.
-    fn take_slot<T: Stable>(&mut self, at: usize, budget: &Budget) -> Result<usize, NoRoom> {
+    fn take_slot<T: Stable>(&mut self, budget: &Budget) -> Result<usize, NoRoom> {
         let full = |word: &u64| *word == u64::MAX;
         let word = self.in_use.iter().take_while(|word| full(word)).count();
         let slot = word * 64 + self.in_use[word].trailing_ones() as usize;
         debug_assert!(slot < Slab::<T>::SLOTS && !self.is_used(slot));
         if slot >= self.touched {
             let bytes = (slot + 1) * size_of::<T>();
-            let held = if at < SMALL_CHUNKS { bytes.next_multiple_of(PAGE_BYTES) } else { CHUNK_BYTES };
+            let held = bytes.next_multiple_of(PAGE_BYTES);
             if held > self.charged {
                 budget.take(held - self.charged, Use::Tables, Claim::Put)?;
                 self.charged = held;

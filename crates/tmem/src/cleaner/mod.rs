@@ -98,9 +98,9 @@ pub(crate) enum Cold {
     Everything,
 }
 
-/// What compaction must win back from a segment when callers wait for room: a twenty-fourth of it, so that a full store
-/// is 4 % dead at most. Copying 23 parts to win one takes about as long as encoding that one.
-const LEAST_GAIN: u32 = SEGMENT_UNITS / 24;
+/// What compaction must win back from a segment when callers wait for room: a twentieth of it, so that a full store is
+/// 5 % dead at most. Copying 19 parts to win one takes about as long as encoding that one.
+const LEAST_GAIN: u32 = SEGMENT_UNITS / 20;
 
 /// Leaves, or what takes as much, that a sweep frees for a caller that is short of tables.
 const SWEEP_PIECES: u32 = 64;
