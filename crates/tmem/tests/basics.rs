@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use tmem::{Cleaning, ClientOptions, Outcome, Policy, Pool, PoolOptions, Store, StoreOptions};
+use tmem::{
+    Action, Cleaning, ClientOptions, Completion, Operation, Outcome, Policy, Pool, PoolOptions, Store, StoreOptions,
+};
 
 fn store(budget: usize) -> Store {
     Store::new(StoreOptions { budget_bytes: budget, cleaning: Cleaning::OnDemand }).unwrap()
@@ -93,4 +95,29 @@ fn an_ephemeral_pool_makes_room_for_what_is_new() {
     assert_eq!(pool.get(1, 0, &mut back), Outcome::Missing);
     assert!(pool.stats().granules_evicted > 0);
     store.validate();
+}
+
+#[test]
+fn whole_granules_are_never_copied() {
+    for policy in [Policy::Fast, Policy::Balanced, Policy::Dense] {
+        let store = store(64 << 20);
+        let client = store.client(ClientOptions::named("test"));
+        let pool = client.create_pool(PoolOptions::persistent().policy(policy)).unwrap();
+        let data: Vec<u8> = (0..512).flat_map(page).collect();
+        // One operation of 2 MiB from one slice, one from 512 scattered pages.
+        assert_eq!(pool.put(1, 0, &data), Outcome::Stored);
+        let pages: Vec<&[u8]> = data.chunks(4096).rev().collect();
+        let put = Action::Put { offset: 0, from: &pages };
+        let mut done = Vec::new();
+        client.execute(&mut [Operation { tag: 9, pool: pool.id(), object: 2.into(), action: put }], &mut done);
+        assert_eq!(done, [Completion { tag: 9, outcome: Outcome::Stored }]);
+        let mut back = vec![0; data.len()];
+        assert_eq!(pool.get(1, 0, &mut back), Outcome::Filled);
+        assert!(back == data);
+        assert_eq!(pool.get(2, 0, &mut back), Outcome::Filled);
+        assert!(back.chunks(4096).eq(data.chunks(4096).rev()));
+        assert_eq!(pool.stats().bytes_copied, 0, "{policy:?}");
+        assert_eq!(pool.get(1, 100, &mut back[..50]), Outcome::Filled);
+        assert_eq!(pool.stats().bytes_copied, 50, "a part of a granule goes through scratch, and is counted");
+    }
 }
