@@ -184,6 +184,9 @@ pub(crate) struct ScaleBench {
     /// Rounds, of which medians are taken.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) rounds: u16,
+    /// What the time of an operation is told in.
+    #[arg(long, value_enum, default_value_t = Clock::Wall)]
+    pub(crate) clock: Clock,
     /// Puts, and gets, of one store in one round.
     #[arg(long, default_value = "100000", value_parser = parse_count, value_name = "N")]
     pub(crate) operations: usize,

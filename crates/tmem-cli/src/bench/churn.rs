@@ -3,6 +3,7 @@
 //! The bench remembers which page each granule holds, and so knows to the byte what the blocks in the store come to.
 
 use super::bare::pattern;
+use super::clock::process_cpu;
 use crate::cli::ChurnBench;
 use crate::interrupt;
 use crate::pages::{Corpus, load_all, made_up};
@@ -51,7 +52,10 @@ struct Figures {
     /// Puts a second, of the random part.
     puts_per_second: f64,
     put_gbps: f64,
+    /// CPU time of the whole process, the cleaner's thread included, for each random operation.
+    cpu_us_per_operation: f64,
     blocks_moved: u64,
+    blocks_settled: u64,
     process_growth_bytes: usize,
     process_growth_over_budget: f64,
 }
@@ -79,6 +83,8 @@ struct Tally {
     puts: u64,
     rejected: u64,
     putting: Duration,
+    /// CPU time of the random part.
+    cpu: Duration,
     /// Most that the process held.
     most_bytes: usize,
 }
@@ -108,7 +114,9 @@ pub(crate) fn run(options: &ChurnBench) -> Result<()> {
     churn.fill(most_granules)?;
     bar.set_message("random operations");
     churn.tally = Tally::default();
+    let cpu_before = process_cpu();
     churn.work(options.operations, &bar)?;
+    churn.tally.cpu = process_cpu().saturating_sub(cpu_before);
     churn.tally.most_bytes = churn.tally.most_bytes.max(resident()?);
     bar.set_message("comparing");
     churn.verify()?;
@@ -292,7 +300,9 @@ impl Churn {
             rejected_share: self.tally.rejected as f64 / self.tally.puts.max(1) as f64,
             puts_per_second,
             put_gbps: puts_per_second * GRANULE_BYTES as f64 / 1e9,
+            cpu_us_per_operation: self.tally.cpu.as_secs_f64() * 1e6 / options.operations as f64,
             blocks_moved: store.stats().blocks_moved,
+            blocks_settled: store.stats().blocks_settled,
             process_growth_bytes,
             process_growth_over_budget: process_growth_bytes as f64 / options.budget as f64,
         }
@@ -321,10 +331,12 @@ impl Figures {
             ("puts rejected", report::percent(self.rejected_share)),
             ("puts a second", format!("{:.0}", self.puts_per_second)),
             ("put GB/s", format!("{:.3}", self.put_gbps)),
+            ("CPU us an operation, cleaner incl.", format!("{:.1}", self.cpu_us_per_operation)),
+            ("blocks settled by the cleaner", self.blocks_settled.to_string()),
             ("blocks moved by the cleaner", self.blocks_moved.to_string()),
             ("the process grew by", bytes(self.process_growth_bytes)),
             ("  over the budget", format!("{:.4}", self.process_growth_over_budget)),
         ];
-        lines.iter().map(|(name, value)| format!("{name:<32} {value}\n")).collect()
+        lines.iter().map(|(name, value)| format!("{name:<35} {value}\n")).collect()
     }
 }

@@ -30,13 +30,17 @@ pub(crate) struct Lap {
 }
 
 impl Lap {
-    /// 10^9 bytes a second.
-    pub(crate) fn gbps(self, bytes: usize, clock: Clock) -> f64 {
-        let time = match clock {
+    /// By one of the clocks.
+    pub(crate) const fn by(self, clock: Clock) -> Duration {
+        match clock {
             Clock::Wall => self.wall,
             Clock::Cpu => self.cpu,
-        };
-        super::gbps(bytes, time)
+        }
+    }
+
+    /// 10^9 bytes a second.
+    pub(crate) fn gbps(self, bytes: usize, clock: Clock) -> f64 {
+        super::gbps(bytes, self.by(clock))
     }
 
     /// How much of a CPU the thread had.
@@ -55,9 +59,7 @@ pub(crate) struct Moment {
 impl Moment {
     /// Now, in the calling thread.
     pub(crate) fn now() -> Self {
-        let cpu = clock_gettime(ClockId::ThreadCPUTime);
-        let cpu = Duration::try_from(cpu).unwrap_or_default();
-        Self { wall: Instant::now(), cpu }
+        Self { wall: Instant::now(), cpu: cpu_time(ClockId::ThreadCPUTime) }
     }
 
     /// From here to `later`, in the same thread.
@@ -69,6 +71,15 @@ impl Moment {
     pub(crate) fn elapsed(self) -> Lap {
         self.until(Self::now())
     }
+}
+
+/// CPU time of all threads of this process so far.
+pub(crate) fn process_cpu() -> Duration {
+    cpu_time(ClockId::ProcessCPUTime)
+}
+
+fn cpu_time(clock: ClockId) -> Duration {
+    Duration::try_from(clock_gettime(clock)).unwrap_or_default()
 }
 
 #[cfg(test)]

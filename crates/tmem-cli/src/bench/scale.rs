@@ -4,6 +4,7 @@
 //! gigabytes fit, the tables are as large as they would be, and everything can be compared without a copy.
 
 use super::bare::pattern;
+use super::clock::{Clock, Moment};
 use super::{gbps, median};
 use crate::cli::ScaleBench;
 use crate::interrupt;
@@ -37,6 +38,7 @@ const OBJECT: u64 = 1;
 #[derive(Debug, Serialize)]
 struct Figures {
     rounds: u16,
+    clock: &'static str,
     operations: usize,
     small: StoreFigures,
     large: StoreFigures,
@@ -72,6 +74,7 @@ struct Subject {
     fill_gbps: f64,
     put_ns: Vec<f64>,
     get_ns: Vec<f64>,
+    clock: Clock,
 }
 
 pub(crate) fn run(options: &ScaleBench) -> Result<()> {
@@ -87,6 +90,7 @@ pub(crate) fn run(options: &ScaleBench) -> Result<()> {
     let mut small = Subject::new(options.small, small_bytes, &contents, &bar)?;
     let mut large = Subject::new(options.large, large_bytes, &contents, &bar)?;
     bar.set_message("measuring");
+    (small.clock, large.clock) = (options.clock, options.clock);
     for round in 0..=options.rounds {
         for subject in [&mut small, &mut large] {
             subject.put_some(options.operations, &contents, u64::from(round))?;
@@ -106,6 +110,7 @@ pub(crate) fn run(options: &ScaleBench) -> Result<()> {
     let (small, large) = (small.figures(), large.figures());
     let figures = Figures {
         rounds: options.rounds,
+        clock: options.clock.name(),
         operations: options.operations,
         put_ratio: large.put_ns / small.put_ns,
         get_ratio: large.get_ns / small.get_ns,
@@ -194,8 +199,8 @@ impl Subject {
         let client = store.client(ClientOptions::named("scale"));
         let pool = client.create_pool(PoolOptions::persistent())?;
         let granules = (object_bytes / GRANULE_BYTES) as u64;
-        let (put_ns, get_ns) = (Vec::new(), Vec::new());
-        let mut subject = Self { store, client, pool, granules, held: 0, fill_gbps: 0.0, put_ns, get_ns };
+        let (put_ns, get_ns, clock) = (Vec::new(), Vec::new(), Clock::Wall);
+        let mut subject = Self { store, client, pool, granules, held: 0, fill_gbps: 0.0, put_ns, get_ns, clock };
         subject.fill(contents, bar)?;
         Ok(subject)
     }
@@ -244,12 +249,12 @@ impl Subject {
     fn put_some(&mut self, count: usize, contents: &Contents, seed: u64) -> Result<()> {
         interrupt::check()?;
         let picks = self.picks(count, contents, seed)?;
-        let start = Instant::now();
+        let start = Moment::now();
         let mut stored = 0;
         for (offset, page) in &picks {
             stored += usize::from(self.pool.put(OBJECT, *offset, page) == Outcome::Stored);
         }
-        self.put_ns.push(start.elapsed().as_secs_f64() * 1e9 / count as f64);
+        self.put_ns.push(start.elapsed().by(self.clock).as_secs_f64() * 1e9 / count as f64);
         ensure!(stored == count, "{} of {count} puts failed in a store with room", count - stored);
         Ok(())
     }
@@ -259,12 +264,12 @@ impl Subject {
         interrupt::check()?;
         let picks = self.picks(count, contents, !seed)?;
         let mut back = [0; GRANULE_BYTES];
-        let start = Instant::now();
+        let start = Moment::now();
         let mut filled = 0;
         for (offset, _) in &picks {
             filled += usize::from(self.pool.get(OBJECT, *offset, &mut back) == Outcome::Filled);
         }
-        self.get_ns.push(start.elapsed().as_secs_f64() * 1e9 / count as f64);
+        self.get_ns.push(start.elapsed().by(self.clock).as_secs_f64() * 1e9 / count as f64);
         ensure!(filled == count, "{} of {count} gets found nothing", count - filled);
         for (offset, page) in &picks {
             let outcome = self.pool.get(OBJECT, *offset, &mut back);
@@ -303,6 +308,7 @@ impl Figures {
             ]);
         }
         let (put, get) = (self.put_ratio, self.get_ratio);
-        format!("{}\nlarge over small: put {put:.3}, get {get:.3}\n", table.text())
+        let clock = self.clock;
+        format!("{}\nlarge over small, by {clock} time: put {put:.3}, get {get:.3}\n", table.text())
     }
 }
