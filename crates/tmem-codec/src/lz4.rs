@@ -225,7 +225,7 @@ pub(crate) fn decode(src: &[u8], dst: &mut [u8]) -> Result<(), Corrupt> {
 
 /// Literals of any length: in chunks where both sides have 16 bytes to spare.
 #[inline(always)]
-fn copy_literals(src: &[u8], from: usize, dst: &mut [u8], to: usize, len: usize) -> Result<(), Corrupt> {
+pub(crate) fn copy_literals(src: &[u8], from: usize, dst: &mut [u8], to: usize, len: usize) -> Result<(), Corrupt> {
     if from + len + 16 > src.len() || to + len + 16 > dst.len() {
         let literals = src.get(from..from + len).ok_or(Corrupt)?;
         dst.get_mut(to..to + len).ok_or(Corrupt)?.copy_from_slice(literals);

@@ -1,16 +1,16 @@
 //! The decoder: one pass over the tokens, each proved in bounds by one fused comparison.
 
-use super::tokens::{ALPHABET, LONG_LITERALS, MIN_MATCH, Token};
+use super::tokens::{ALPHABET, LONG_LITERALS, Token};
 use super::{FIRST_DISTANCES, HEADER, MIN_DISTANCE};
 use crate::codec::Corrupt;
-use crate::lz4::copy_match;
-use crate::raw::{load16, load64, store64};
+use crate::lz4::{copy_literals, copy_match};
 
 /// Where the decoder stands in each stream.
 #[derive(Clone, Copy)]
 struct Cursor {
     literal: usize,
     aux: usize,
+    token: usize,
     to: usize,
     distances: [usize; 2],
 }
@@ -29,167 +29,132 @@ pub(crate) fn decode(src: &[u8], dst: &mut [u8]) -> Result<(), Corrupt> {
     let [a, b, c, d] = *src.first_chunk::<HEADER>().ok_or(Corrupt)?;
     let literals_end = HEADER + usize::from(u16::from_le_bytes([a, b]));
     let aux_end = literals_end + usize::from(u16::from_le_bytes([c, d]));
-    let tokens = src.get(aux_end..).ok_or(Corrupt)?;
-    let mut at = Cursor { literal: HEADER, aux: literals_end, to: 0, distances: FIRST_DISTANCES };
-    let mut left = tokens;
-    loop {
-        left = fast(src, dst, left, &mut at)?;
-        let Some((&token, rest)) = left.split_first() else {
-            break;
-        };
-        sequence(src, dst, &mut at, &ALPHABET.decode[usize::from(token)])?;
-        left = rest;
-    }
-    let rest = src.get(at.literal..literals_end).ok_or(Corrupt)?;
-    let place = dst.get_mut(at.to..).ok_or(Corrupt)?;
-    if at.aux != aux_end || place.len() != rest.len() {
+    if aux_end > src.len() {
         return Err(Corrupt);
     }
-    place.copy_from_slice(rest);
-    Ok(())
-}
-
-/// How many tokens without extensions can be decoded without a look at the ends of the source: each takes at most 8
-/// literals and 2 bytes of aux. One extension's byte more is kept in reserve.
-#[inline(always)]
-fn safe_tokens(src: &[u8], literal: usize, aux: usize) -> usize {
-    let literals = src.len().saturating_sub(literal) / 8;
-    let aux = src.len().saturating_sub(aux + 1) / 2;
-    literals.min(aux)
+    let mut at = Cursor { literal: HEADER, aux: literals_end, token: aux_end, to: 0, distances: FIRST_DISTANCES };
+    loop {
+        fast(src, dst, &mut at)?;
+        let Some(&token) = src.get(at.token) else {
+            break;
+        };
+        at.token += 1;
+        sequence(src, dst, &mut at, &ALPHABET.decode[usize::from(token)])?;
+    }
+    let rest = literals_end.checked_sub(at.literal).ok_or(Corrupt)?;
+    if at.aux != aux_end || at.to + rest != dst.len() {
+        return Err(Corrupt);
+    }
+    copy_literals(src, at.literal, dst, at.to, rest)
 }
 
 /// Bytes that are copied for every token, whatever its length.
 const ALWAYS: usize = 16;
+/// Bytes of the source from a token on that the fast loop may read.
+const TOKEN_ROOM: usize = 4;
 
-/// Decodes tokens while there is room for whole chunks on all sides, and no count takes three bytes; what it leaves.
-#[inline(always)]
-fn fast<'a>(src: &[u8], dst: &mut [u8], tokens: &'a [u8], at: &mut Cursor) -> Result<&'a [u8], Corrupt> {
+/// Decodes tokens while there is room for whole chunks on all sides, and no count takes three bytes.
+///
+/// The source's end is far as long as tokens are left: aux is read up to `TOKEN_ROOM` bytes from where the tokens are,
+/// and literals up to there too.
+#[inline(never)]
+fn fast(src: &[u8], dst: &mut [u8], at: &mut Cursor) -> Result<(), Corrupt> {
     if at.to < MIN_DISTANCE || dst.len() < ALWAYS {
-        return Ok(tokens);
+        return Ok(());
     }
-    let to_limit = dst.len() - ALWAYS;
-    let Cursor { mut literal, mut aux, mut to, distances: [mut newest, mut older] } = *at;
-    let mut done = 0;
-    let mut safe = safe_tokens(src, literal, aux).min(tokens.len());
-    while done < safe {
-        let token = &ALPHABET.decode[usize::from(tokens[done])];
-        let mut total = token.total();
-        if token.is_long() {
-            let Some(long) = Long::read(src, token, literal, aux) else {
-                break;
-            };
-            if to + long.literals + long.total > to_limit {
-                break;
-            }
-            if long.literals > 0 {
-                dst[to..to + long.literals].copy_from_slice(&src[literal..literal + long.literals]);
-                literal += long.literals;
-                to += long.literals;
-                aux += 1;
-            }
-            total = long.total;
-        } else if to + total > to_limit {
+    let (start, source) = (dst.as_mut_ptr(), src.as_ptr());
+    // The highest place from which 16 bytes can be written; the first that is too near the source's end for a token.
+    let to_limit = start.wrapping_add(dst.len() - ALWAYS);
+    let tokens_end = source.wrapping_add((src.len() + 1).saturating_sub(TOKEN_ROOM));
+    let mut literal = source.wrapping_add(at.literal);
+    let mut aux = source.wrapping_add(at.aux);
+    let mut place = source.wrapping_add(at.token);
+    let mut to = start.wrapping_add(at.to);
+    let [mut newest, mut older] = at.distances;
+    // The start plus 8, which `to` is not below.
+    let nearest = start.addr() + MIN_DISTANCE;
+    while place < tokens_end && aux <= place && literal.wrapping_add(8 - TOKEN_ROOM) <= place {
+        // SAFETY: place < tokens_end, which is inside the source.
+        let token = &ALPHABET.decode[usize::from(unsafe { place.read() })];
+        // SAFETY: aux <= place, and 4 bytes from there are inside the source.
+        let next = u32::from_le_bytes(unsafe { aux.cast::<[u8; 4]>().read() });
+        // The match's length, if it is an extension, is behind the distance.
+        let count = next >> token.distance_bits() & token.count_mask();
+        let total = token.total() + count as usize;
+        // Literals that are an extension have a total above any block's length.
+        if to.addr() + total > to_limit.addr() {
             break;
         }
-        // SAFETY: fewer than `safe` tokens were decoded since it was computed, so aux + 2 <= src.len(), even if this
-        // token took the byte in reserve.
-        let pair = usize::from(unsafe { load16(src, aux) });
-        [newest, older] = next_distances(token, pair, [newest, older]);
-        aux += token.aux();
-        // With to >= 8, which was so at the start, this says 8 <= newest <= to.
-        if newest.wrapping_sub(MIN_DISTANCE) > to - MIN_DISTANCE {
+        let distances = next_distances(token, (next & 0xffff) as usize, [newest, older]);
+        let [distance, _] = distances;
+        // With `to` not below `nearest`, this says 8 <= distance <= to - start.
+        if distance.wrapping_sub(MIN_DISTANCE) > to.addr() - nearest {
             return Err(Corrupt);
         }
-        // SAFETY: as for aux: literal + 8 <= src.len(); `Long::read` has seen to it after its own literals.
-        let fresh = unsafe { load64(src, literal) };
-        // SAFETY: newest <= to, and to + 24 <= dst.len().
-        let old = unsafe { load64(dst, to - newest) };
-        // SAFETY: to + total + 24 <= dst.len().
-        unsafe { store64(dst, to, old ^ (old ^ fresh) & token.mask) }
-        copy_word(dst, to + 8, newest);
+        let from = to.wrapping_sub(distance);
+        // SAFETY: literal + 4 <= place, and 4 bytes from there are inside the source.
+        let fresh = u64::from_le_bytes(unsafe { literal.cast::<[u8; 8]>().read() });
+        // SAFETY: distance <= to - start, and to + 16 is inside the destination.
+        let old = u64::from_le_bytes(unsafe { from.cast::<[u8; 8]>().read() });
+        let merged = old ^ (old ^ fresh) & token.mask;
+        // SAFETY: to + total + 16 is inside the destination.
+        unsafe { to.cast::<[u8; 8]>().write(merged.to_le_bytes()) }
+        // SAFETY: distance >= 8, and as above.
+        unsafe { copy8(from, to, 8) }
         if total > ALWAYS {
-            copy_word(dst, to + 16, newest);
-            copy_word(dst, to + 24, newest);
-            if total > 32 {
-                copy_chunks(dst, to + 32, newest, to + total);
-            }
-        }
-        literal += token.literals();
-        to += total;
-        done += 1;
-        if token.is_long() {
-            aux += usize::from(token.has_long_match());
-            safe = done + safe_tokens(src, literal, aux).min(tokens.len() - done);
-        }
-    }
-    *at = Cursor { literal, aux, to, distances: [newest, older] };
-    Ok(&tokens[done..])
-}
-
-/// The counts of a token with extensions of one byte each.
-struct Long {
-    /// Literals, if their count is an extension, else 0.
-    literals: usize,
-    /// What is left of the token: the match, and literals that are not in the other count.
-    total: usize,
-}
-
-impl Long {
-    /// `None` if a count takes more than a byte, or the literals are not 16 bytes from the source's end.
-    #[inline(always)]
-    fn read(src: &[u8], token: &Token, literal: usize, aux: usize) -> Option<Self> {
-        let mut long = Self { literals: 0, total: token.total() };
-        let mut match_count_at = aux + token.aux();
-        if token.has_long_literals() {
-            let count = usize::from(*src.get(aux)?);
-            match_count_at += 1;
-            long.literals = LONG_LITERALS + count;
-            if count == 255 || literal + long.literals + 16 > src.len() {
-                return None;
-            }
-        }
-        if token.has_long_match() {
-            let count = usize::from(*src.get(match_count_at)?);
-            long.total += MIN_MATCH + count;
             if count == 255 {
-                return None;
+                break;
+            }
+            // SAFETY: to + 32 < to + total + 16.
+            unsafe { copy8(from, to, 16) }
+            // SAFETY: as above.
+            unsafe { copy8(from, to, 24) }
+            if total > 32 {
+                // SAFETY: to + total + 16 is inside the destination.
+                unsafe { copy_chunks(from, to, total) }
             }
         }
-        Some(long)
+        [newest, older] = distances;
+        literal = literal.wrapping_add(token.literals());
+        aux = aux.wrapping_add(token.aux());
+        to = to.wrapping_add(total);
+        place = place.wrapping_add(1);
     }
+    *at = Cursor {
+        literal: literal.addr() - source.addr(),
+        aux: aux.addr() - source.addr(),
+        token: place.addr() - source.addr(),
+        to: to.addr() - start.addr(),
+        distances: [newest, older],
+    };
+    Ok(())
 }
 
-/// Copies 8 bytes from `distance` before. The callers have `8 <= distance <= to` and `to + 8 <= dst.len()`.
-#[inline(always)]
-fn copy_word(dst: &mut [u8], to: usize, distance: usize) {
-    // SAFETY: distance <= to, and it ends at or before `to`.
-    let word = unsafe { load64(dst, to - distance) };
-    // SAFETY: to + 8 <= dst.len().
-    unsafe { store64(dst, to, word) }
-}
-
-/// Copies from `distance` before until `end` is reached or passed by less than 16 bytes.
+/// Copies 8 bytes from `from + offset` to `to + offset`.
 ///
-/// The callers have `8 <= distance <= to` and `end + 16 <= dst.len()`.
+/// # Safety
+/// Both may be accessed there, by one provenance.
+#[inline(always)]
+unsafe fn copy8(from: *const u8, to: *mut u8, offset: usize) {
+    // SAFETY: by the contract.
+    let word = unsafe { from.wrapping_add(offset).cast::<[u8; 8]>().read() };
+    // SAFETY: by the contract.
+    unsafe { to.wrapping_add(offset).cast::<[u8; 8]>().write(word) }
+}
+
+/// Copies what a match has beyond 32 bytes, and up to 15 more.
+///
+/// # Safety
+/// `from` is at least 8 before `to`, and everything from there to `to + total + 16` may be accessed.
 #[inline(never)]
-fn copy_chunks(dst: &mut [u8], mut to: usize, distance: usize, end: usize) {
-    debug_assert!((MIN_DISTANCE..=to).contains(&distance) && end + 16 <= dst.len());
-    // SAFETY: distance <= to, and it ends at or before `to`.
-    let first = unsafe { load64(dst, to - distance) };
-    if distance == 8 {
-        // One word over and over: nothing has to be read again.
-        while to < end {
-            // SAFETY: to < end and end + 16 <= dst.len().
-            unsafe { store64(dst, to, first) }
-            // SAFETY: as above.
-            unsafe { store64(dst, to + 8, first) }
-            to += 16;
-        }
-    }
-    while to < end {
-        copy_word(dst, to, distance);
-        copy_word(dst, to + 8, distance);
-        to += 16;
+unsafe fn copy_chunks(from: *const u8, to: *mut u8, total: usize) {
+    let mut done = 32;
+    while done < total {
+        // SAFETY: done < total.
+        unsafe { copy8(from, to, done) }
+        // SAFETY: done + 16 < total + 16.
+        unsafe { copy8(from, to, done + 8) }
+        done += 16;
     }
 }
 
@@ -197,19 +162,18 @@ fn copy_chunks(dst: &mut [u8], mut to: usize, distance: usize, end: usize) {
 #[inline(never)]
 fn sequence(src: &[u8], dst: &mut [u8], at: &mut Cursor, token: &Token) -> Result<(), Corrupt> {
     let mut literals = token.literals();
-    let mut matched = token.total() - literals;
+    let mut matched = token.matched();
     if token.has_long_literals() {
         literals = LONG_LITERALS + extension(src, &mut at.aux)?;
     }
     let byte = |place: usize| src.get(place).copied().map_or(0, usize::from);
     at.distances = next_distances(token, byte(at.aux) | byte(at.aux + 1) << 8, at.distances);
-    at.aux += token.aux();
+    at.aux += token.distance_bits() as usize / 8;
     let [distance, _] = at.distances;
     if token.has_long_match() {
-        matched = MIN_MATCH + extension(src, &mut at.aux)?;
+        matched += extension(src, &mut at.aux)?;
     }
-    let bytes = src.get(at.literal..at.literal + literals).ok_or(Corrupt)?;
-    dst.get_mut(at.to..at.to + literals).ok_or(Corrupt)?.copy_from_slice(bytes);
+    copy_literals(src, at.literal, dst, at.to, literals)?;
     at.literal += literals;
     at.to += literals;
     if matched == 0 {

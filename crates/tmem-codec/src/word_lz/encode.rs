@@ -4,7 +4,7 @@ use super::tokens::{ALPHABET, EIGHT_LITERALS, LONG_LITERALS, MIN_MATCH};
 use super::{FIRST_DISTANCES, HEADER, MIN_DISTANCE};
 use crate::MAX_BLOCK;
 use crate::lz4::{TABLE_LEN, common_len, table_bits};
-use crate::raw::{copy16, load32, load64, store64};
+use crate::raw::{copy16, load32, load64};
 
 /// A token covers at least a match, or 8 literals.
 const TOKENS_MAX: usize = MAX_BLOCK / MIN_MATCH + 1;
@@ -45,105 +45,56 @@ struct Output<'a> {
 }
 
 impl Output<'_> {
-    #[inline(always)]
-    fn aux(&mut self, byte: u8) {
-        self.streams.aux[self.aux_len] = byte;
-        self.aux_len += 1;
-    }
-
-    #[inline(always)]
-    fn aux_pair(&mut self, value: usize) {
-        let [low, high, ..] = value.to_le_bytes();
-        self.streams.aux[self.aux_len] = low;
-        self.streams.aux[self.aux_len + 1] = high;
-        self.aux_len += 2;
-    }
-
-    fn extension(&mut self, count: usize) {
-        match u8::try_from(count) {
-            Ok(byte) if byte < 255 => self.aux(byte),
-            _ => {
-                self.aux(255);
-                self.aux_pair(count - 255);
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn literals(&mut self, src: &[u8], from: usize, to: usize) -> Option<()> {
-        let at = self.literals_end;
-        self.literals_end += to - from;
-        if to - from <= 8 && from + 8 <= src.len() && at + 8 <= self.dst.len() {
-            // SAFETY: from + 8 <= src.len().
-            let word = unsafe { load64(src, from) };
-            // SAFETY: at + 8 <= dst.len().
-            unsafe { store64(self.dst, at, word) }
-            return Some(());
-        }
-        self.long_literals(src, from, to, at)
-    }
-
-    fn long_literals(&mut self, src: &[u8], from: usize, to: usize, at: usize) -> Option<()> {
-        if to + 16 > src.len() || self.literals_end + 16 > self.dst.len() {
-            self.dst.get_mut(at..self.literals_end)?.copy_from_slice(&src[from..to]);
-            return Some(());
-        }
-        for done in (0..to - from).step_by(16) {
-            // SAFETY: done < to - from, so both chunks end less than 16 bytes after `to` and `literals_end`.
-            unsafe { copy16(src, from + done, self.dst, at + done) }
-        }
-        Some(())
-    }
-
     /// One or two tokens: the literals from `anchor` to `start`, then the match from `start` to `end`.
+    ///
+    /// Nearly without branches: how a match is written is as hard to foresee as the block itself.
     #[inline(always)]
     fn sequence(&mut self, src: &[u8], anchor: usize, start: usize, end: usize, distance: usize) -> Option<()> {
-        let mut literals = start - anchor;
-        self.literals(src, anchor, start)?;
-        if literals >= LONG_LITERALS {
-            self.extension(literals - LONG_LITERALS);
-        } else if literals >= 8 {
-            self.token(EIGHT_LITERALS);
-            literals -= 8;
-        }
+        let literals = start - anchor;
+        copy_literals(src, (anchor, start), self.dst, self.literals_end)?;
+        self.literals_end += literals;
+        let row = if literals < LONG_LITERALS {
+            self.streams.tokens[self.tokens_len] = EIGHT_LITERALS;
+            self.tokens_len += literals / 8;
+            literals % 8
+        } else {
+            self.aux_len = extension(&mut self.streams.aux, self.aux_len, literals - LONG_LITERALS);
+            LONG_LITERALS
+        };
         let mode = self.distance(distance);
-        let (token, long) = ALPHABET.token(mode, literals, end - start);
-        if long {
-            self.extension(end - start - MIN_MATCH);
+        let (token, long) = ALPHABET.token(mode, row, end - start);
+        let count = end - start - MIN_MATCH;
+        if long && count >= 255 {
+            self.aux_len = extension(&mut self.streams.aux, self.aux_len, count);
+        } else {
+            let [byte, ..] = count.to_le_bytes();
+            self.streams.aux[self.aux_len] = byte;
+            self.aux_len += usize::from(long);
         }
-        self.token(token);
-        Some(())
-    }
-
-    #[inline(always)]
-    fn token(&mut self, token: u8) {
         self.streams.tokens[self.tokens_len] = token;
         self.tokens_len += 1;
+        Some(())
     }
 
     /// The mode for a distance.
     #[inline(always)]
     fn distance(&mut self, distance: usize) -> usize {
         let [newest, older] = self.distances;
-        if distance == newest {
-            return 0;
-        }
-        self.distances = [distance, newest];
-        if distance == older {
-            return 1;
-        }
-        if distance.is_multiple_of(8) && distance <= 2048 {
-            let [byte, ..] = (distance / 8 - 1).to_le_bytes();
-            self.aux(byte);
-            2
-        } else {
-            self.aux_pair(distance);
-            3
-        }
+        let is_short = distance.is_multiple_of(8) && distance <= 2048;
+        let fresh = if is_short { 2 } else { 3 };
+        let mode: usize = if distance == older { 1 } else { fresh };
+        let mode = if distance == newest { 0 } else { mode };
+        self.distances = [distance, if distance == newest { older } else { newest }];
+        let [low, high, ..] = if is_short { distance / 8 - 1 } else { distance }.to_le_bytes();
+        let place = &mut self.streams.aux[self.aux_len..self.aux_len + 2];
+        place.copy_from_slice(&[low, high]);
+        self.aux_len += mode.saturating_sub(1);
+        mode
     }
 
     fn finish(mut self, src: &[u8], anchor: usize) -> Option<usize> {
-        self.literals(src, anchor, src.len())?;
+        copy_literals(src, (anchor, src.len()), self.dst, self.literals_end)?;
+        self.literals_end += src.len() - anchor;
         let aux_end = self.literals_end + self.aux_len;
         let end = aux_end + self.tokens_len;
         if end > self.dst.len() {
@@ -157,6 +108,47 @@ impl Output<'_> {
         self.dst[2..HEADER].copy_from_slice(&aux.to_le_bytes());
         Some(end)
     }
+}
+
+/// Writes a count that has no token of its own; where aux ends then.
+#[inline(never)]
+fn extension(aux: &mut [u8; AUX_MAX], at: usize, count: usize) -> usize {
+    match u8::try_from(count) {
+        Ok(byte) if byte < 255 => {
+            aux[at] = byte;
+            at + 1
+        }
+        _ => {
+            let [low, high, ..] = (count - 255).to_le_bytes();
+            aux[at..at + 3].copy_from_slice(&[255, low, high]);
+            at + 3
+        }
+    }
+}
+
+/// Copies `src[from..to]` to `dst[at..]`; `None` if there is no room.
+#[inline(always)]
+fn copy_literals(src: &[u8], (from, to): (usize, usize), dst: &mut [u8], at: usize) -> Option<()> {
+    if to - from <= 16 && from + 16 <= src.len() && at + 16 <= dst.len() {
+        // SAFETY: both ends were just compared.
+        unsafe { copy16(src, from, dst, at) }
+        return Some(());
+    }
+    copy_many_literals(src, (from, to), dst, at)
+}
+
+#[inline(never)]
+fn copy_many_literals(src: &[u8], (from, to): (usize, usize), dst: &mut [u8], at: usize) -> Option<()> {
+    let len = to - from;
+    if to + 16 > src.len() || at + len + 16 > dst.len() {
+        dst.get_mut(at..at + len)?.copy_from_slice(&src[from..to]);
+        return Some(());
+    }
+    for done in (0..len).step_by(16) {
+        // SAFETY: done < len, so both chunks end less than 16 bytes after `to` and `at + len`.
+        unsafe { copy16(src, from + done, dst, at + done) }
+    }
+    Some(())
 }
 
 /// Positions by the hash of the 4 bytes there.
@@ -258,14 +250,21 @@ fn encode_by<const STEP: usize>(
     let mut anchor = 0;
     let mut at = MIN_DISTANCE;
     while let Some(found) = look::<STEP>(&mut finder, src, at, out.distances[0]) {
-        let mut next = Some(found);
-        at = found.at + STEP;
-        while let Some(found) = next {
-            let Some((start, end)) = extend(src, anchor, found) else { break };
-            out.sequence(src, anchor, start, end, found.distance)?;
+        let Found { at: mut same, mut distance } = found;
+        at = same + STEP;
+        let mut start = extend_back(src, anchor, found);
+        loop {
+            let end = same + MIN_MATCH + common_len_32(src, same + MIN_MATCH, distance);
+            if distance > anchor {
+                let Some(later) = reachable(anchor, start, end, distance) else { break };
+                start = later;
+            }
+            out.sequence(src, anchor, start, end, distance)?;
             anchor = end;
             at = end.next_multiple_of(STEP);
-            next = resume(&mut finder, src, end, found.distance);
+            let Some(next) = resume(&mut finder, src, end, distance) else { break };
+            Found { at: same, distance } = next;
+            start = same;
         }
     }
     out.finish(src, anchor)
@@ -277,21 +276,32 @@ fn merged_from(literals: usize) -> usize {
     if literals < LONG_LITERALS { literals & 8 } else { literals }
 }
 
+/// Near the block's start a match may reach back further than the decoder's merging can, and then begins after more
+/// literals; `None` if nothing is left of it by then. It is short in that case, so that asking again soon costs little.
+#[inline(never)]
+fn reachable(anchor: usize, start: usize, end: usize, distance: usize) -> Option<usize> {
+    if distance <= anchor + merged_from(start - anchor) {
+        return Some(start);
+    }
+    let later = anchor + if distance <= anchor + 8 { 8 } else { LONG_LITERALS };
+    (later + MIN_MATCH <= end).then_some(later)
+}
+
 /// Looks for 4 bytes seen before, at `at` and then further and further on; `None` at the end of the block.
 #[inline(always)]
 fn look<const STEP: usize>(finder: &mut Finder, src: &[u8], mut at: usize, repeat: usize) -> Option<Found> {
+    debug_assert!((MIN_DISTANCE..=at).contains(&repeat));
     let mut misses = 32;
     while at + 8 <= src.len() {
         // SAFETY: at + 8 <= src.len().
         let word = unsafe { load32(src, at) };
         let candidate = finder.swap(word, at);
-        // SAFETY: repeat <= at where it is used; 0 is inside the block.
-        if unsafe { load32(src, at.saturating_sub(repeat)) } == word && repeat <= at {
-            return Some(Found { at, distance: repeat });
-        }
+        // SAFETY: repeat <= at: it is 8 at first, and then the distance of a match that ended at `at` or before.
+        let repeats = unsafe { load32(src, at - repeat) } == word;
         // SAFETY: a position in the table is at most `at`.
-        if candidate + MIN_DISTANCE <= at && unsafe { load32(src, candidate) } == word {
-            return Some(Found { at, distance: at - candidate });
+        let seen = unsafe { load32(src, candidate) } == word && candidate + MIN_DISTANCE <= at;
+        if repeats | seen {
+            return Some(Found { at, distance: if repeats { repeat } else { at - candidate } });
         }
         at += STEP * (misses >> 5);
         misses += 1;
@@ -299,26 +309,39 @@ fn look<const STEP: usize>(finder: &mut Finder, src: &[u8], mut at: usize, repea
     None
 }
 
-/// Where the match starts, not before `anchor`, and where it ends.
-///
-/// Near the block's start it may reach back further than the decoder's merging can, and then begins after more literals;
-/// `None` if nothing is left of it by then. It is short in that case, so that asking again soon costs little.
+/// Where the match starts, not before `anchor`.
 #[inline(always)]
-fn extend(src: &[u8], anchor: usize, found: Found) -> Option<(usize, usize)> {
-    let Found { at, distance } = found;
+fn extend_back(src: &[u8], anchor: usize, Found { at, distance }: Found) -> usize {
     let mut start = at;
+    if distance + 8 <= at {
+        // SAFETY: 8 <= at, which is inside the block.
+        let here = unsafe { load64(src, at - 8) };
+        // SAFETY: distance + 8 <= at.
+        let difference = here ^ unsafe { load64(src, at - 8 - distance) };
+        let same = (difference.leading_zeros() / 8) as usize;
+        start -= same.min(at - anchor);
+        if same < 8 {
+            return start;
+        }
+    }
     while start > anchor && start > distance && src[start - 1] == src[start - 1 - distance] {
         start -= 1;
     }
-    let from = at + MIN_MATCH;
-    let end = from + common_len(src, from - distance, from, src.len());
-    if distance > anchor + merged_from(start - anchor) {
-        start = anchor + if distance <= anchor + 8 { 8 } else { LONG_LITERALS };
-        if start + MIN_MATCH > end {
-            return None;
-        }
+    start
+}
+
+/// How many bytes at `at` equal those `distance` before. Most matches are known from one look at 32 bytes.
+#[inline(always)]
+fn common_len_32(src: &[u8], at: usize, distance: usize) -> usize {
+    if at + 32 > src.len() {
+        return common_len(src, at - distance, at, src.len());
     }
-    Some((start, end))
+    // SAFETY: distance <= at and at + 32 <= src.len().
+    let low = unsafe { equal_bytes(src, at, distance) };
+    // SAFETY: as above.
+    let high = unsafe { equal_bytes(src, at + 16, distance) };
+    let same = (low | high << 16).trailing_ones() as usize;
+    if same < 32 { same } else { 32 + common_len(src, at + 32 - distance, at + 32, src.len()) }
 }
 
 /// What may follow a match at once: 8 bytes seen elsewhere, or the same distance again from a byte of this word on.
@@ -332,13 +355,12 @@ fn resume(finder: &mut Finder, src: &[u8], end: usize, distance: usize) -> Optio
     #[expect(clippy::cast_possible_truncation, reason = "the lower half is what is hashed")]
     let candidate = finder.swap(word as u32, end);
     // SAFETY: a position in the table is at most `end`.
-    if candidate + MIN_DISTANCE <= end && unsafe { load64(src, candidate) } == word {
-        return Some(Found { at: end, distance: end - candidate });
-    }
+    let seen = unsafe { load64(src, candidate) } == word && candidate + MIN_DISTANCE <= end;
     // SAFETY: a match of this distance ended here, so distance <= end; end + 16 <= src.len().
     let equal = unsafe { equal_bytes(src, end, distance) };
     let runs = equal & equal >> 1 & equal >> 2 & equal >> 3;
-    (runs & 255 != 0).then(|| Found { at: end + runs.trailing_zeros() as usize, distance })
+    let (at, distance) = if seen { (end, end - candidate) } else { (end + runs.trailing_zeros() as usize, distance) };
+    (seen | (runs & 255 != 0)).then_some(Found { at, distance })
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]

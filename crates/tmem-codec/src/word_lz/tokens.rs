@@ -39,10 +39,13 @@ pub(crate) const EIGHT_LITERALS: u8 = 0;
 pub(crate) struct Token {
     /// The low bytes of a word that are literals.
     pub(crate) mask: u64,
+    total: u16,
     literals: u8,
-    total: u8,
-    aux: u8,
+    matched: u8,
     flags: u8,
+    aux: u8,
+    distance_bits: u8,
+    count_mask: u8,
 }
 
 impl Token {
@@ -52,24 +55,36 @@ impl Token {
     const FRESH: u8 = 2;
     /// Mode 0.
     const SAME: u8 = 4;
-    const LONG: u8 = 8;
     const LONG_LITERALS: u8 = 16;
     const LONG_MATCH: u8 = 32;
 
-    const EIGHT: Self = Self { mask: !0, literals: 8, total: 8, aux: 0, flags: Self::SAME };
+    const EIGHT: Self = Self {
+        mask: !0,
+        total: 8,
+        literals: 8,
+        matched: 0,
+        flags: Self::SAME,
+        aux: 0,
+        distance_bits: 0,
+        count_mask: 0,
+    };
 
     #[expect(clippy::cast_possible_truncation, reason = "modes are below 4, totals below 90")]
     const fn new(mode: usize, row: usize, matched: usize, long_match: u8) -> Self {
         let literals = if row == LONG_ROW { 0 } else { row };
         let same = if mode == 0 { Self::SAME } else { 0 };
         let long_literals = if row == LONG_ROW { Self::LONG_LITERALS } else { 0 };
-        let long = if long_literals | long_match > 0 { Self::LONG } else { 0 };
+        let distance = mode.saturating_sub(1) as u8;
+        let matched = if long_match > 0 { MIN_MATCH } else { matched };
         Self {
             mask: (1 << (literals * 8)) - 1,
+            total: if row == LONG_ROW { u16::MAX } else { (literals + matched) as u16 },
             literals: literals as u8,
-            total: (literals + matched) as u8,
-            aux: mode.saturating_sub(1) as u8,
-            flags: mode as u8 | same | long | long_literals | long_match,
+            matched: matched as u8,
+            flags: mode as u8 | same | long_literals | long_match,
+            aux: distance + (long_match > 0) as u8,
+            distance_bits: distance * 8,
+            count_mask: if long_match > 0 { 255 } else { 0 },
         }
     }
 
@@ -79,16 +94,35 @@ impl Token {
         self.literals as usize
     }
 
-    /// Those literals and the match together; without the match if its length is an extension.
+    /// Those literals and the match together, without what an extension adds to the match; more than any block has if
+    /// the number of literals is an extension.
     #[inline(always)]
     pub(crate) const fn total(&self) -> usize {
         self.total as usize
     }
 
-    /// Bytes of the distance in aux.
+    /// The match, without what an extension adds.
+    #[inline(always)]
+    pub(crate) const fn matched(&self) -> usize {
+        self.matched as usize
+    }
+
+    /// Bytes of aux: the distance and the first of the match's extension.
     #[inline(always)]
     pub(crate) const fn aux(&self) -> usize {
         self.aux as usize
+    }
+
+    /// The bits of the distance in aux.
+    #[inline(always)]
+    pub(crate) const fn distance_bits(&self) -> u32 {
+        self.distance_bits as u32
+    }
+
+    /// All ones if what follows the distance in aux is an extension of the match.
+    #[inline(always)]
+    pub(crate) const fn count_mask(&self) -> u32 {
+        self.count_mask as u32
     }
 
     /// The mode is 1 or 3.
@@ -107,12 +141,6 @@ impl Token {
     #[inline(always)]
     pub(crate) const fn is_same(&self) -> bool {
         self.flags & Self::SAME != 0
-    }
-
-    /// Some count is an extension.
-    #[inline(always)]
-    pub(crate) const fn is_long(&self) -> bool {
-        self.flags & Self::LONG != 0
     }
 
     /// There are 16 or more literals.
@@ -144,7 +172,7 @@ impl Alphabet {
     pub(crate) fn token(&self, mode: usize, literals: usize, matched: usize) -> (u8, bool) {
         let row = literals.min(LONG_ROW);
         let long = self.long[mode][row];
-        let token = self.encode[mode][row].get(matched - MIN_MATCH).copied().unwrap_or(long);
+        let token = self.encode[mode][row][matched.wrapping_sub(MIN_MATCH).min(DIRECT - 1)];
         (token, token == long)
     }
 }
@@ -185,6 +213,8 @@ const fn build_row(alphabet: &mut Alphabet, mode: usize, row: usize, mut next: u
         }
         matched += 1;
     }
+    // The last place stands for all longer matches too.
+    assert!(alphabet.encode[mode][row][DIRECT - 1] == alphabet.long[mode][row]);
     next
 }
 
