@@ -5,24 +5,27 @@
 //! orderings against those of `table::leaf`. A segment holds one block, a header and a payload, in loom's cells: loom
 //! fails a model in which one thread writes what another may still be reading.
 //!
-//! A model that cannot fail shows nothing. Each of these changes was made in a copy and is found:
+//! A model that cannot fail shows nothing. Each of these changes was made in a copy, alone, and loom found it. The models
+//! are: reuse, again (a reader that comes again), move, takes, row, pool.
 //!
 //! | change | found by |
 //! |---|---|
-//! | no fence in `pin`, or none in `stamp`; both only acquire and release | reuse, come again, destroyed pool |
-//! | `pin` stores its slot relaxed | come again |
-//! | `Pin::drop` stores relaxed | reuse, relocation |
-//! | `passed` loads relaxed | reuse, relocation, come again |
-//! | `passed` takes a pin of the stamp's own epoch for a later one | reuse, relocation, come again, destroyed pool |
-//! | a segment is reused without asking `passed`, or stamped before it is unlinked | reuse, come again |
-//! | an entry is published relaxed, or loaded relaxed | reuse, relocation |
-//! | an entry is published before its block is committed | reuse |
-//! | a unit is killed after the leaf is unlocked | reuse, relocation |
-//! | the cleaner does not look again before it redirects an entry | relocation |
-//! | a reader stores a warmer entry instead of comparing and exchanging | relocation, takes |
-//! | a take does not look again under the lock; a take clears before it looks | takes |
-//! | `take` of a row from any state; `retired` with live units; `killed` that ignores the state's word | row |
-//! | the destroyer does not wait; a put looks at the mark before it pins | destroyed pool |
+//! | no fence in `pin`; none in `stamp`; both only acquire and release | reuse, again, move, pool |
+//! | `pin` stores its slot relaxed | again |
+//! | `Pin::drop` stores relaxed; `passed` loads relaxed | reuse, again, move |
+//! | `passed` lets a pin of the stamp's own epoch pass for a later one | reuse, again, move, pool |
+//! | a segment is stamped before it is unlinked | again |
+//! | an entry is published relaxed, or with Acquire alone; or is loaded relaxed | reuse, move |
+//! | an entry is published before its block is committed | reuse, move |
+//! | units are killed after the leaf is unlocked | reuse, move |
+//! | the cleaner redirects an entry without looking at it again | move |
+//! | a reader stores a warmer entry instead of exchanging it | move, again, takes |
+//! | a take does not look again, or looks before it has the lock; the comparison minds one side's heat | takes |
+//! | a row is taken from any state | row |
+//! | a row changes by a load and a store, or relaxed | row |
+//! | the destroyer does not wait; a put looks at the mark before it is pinned | pool |
+//!
+//! That a row is retired only when nothing in it is live is not among them: it is an assertion that these rest on.
 
 use crate::entry::{BlockRef, Entry};
 use crate::epoch::{Epochs, Pin};
