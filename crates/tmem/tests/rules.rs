@@ -32,6 +32,15 @@ use tmem::{Action, ClientOptions, Operation, Outcome, Policy, Pool, PoolOptions,
 /// How long threads try to catch each other out.
 const CONTEST: Duration = Duration::from_secs(2);
 
+/// Ends the other thread of a test, also when the test fails.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed); // Relaxed: a wish
+    }
+}
+
 fn noise(granules: u64, seed: u64) -> Vec<u8> {
     (0..granules).flat_map(|nth| page(Kind::Noise, seed + nth)).collect()
 }
@@ -107,6 +116,7 @@ fn rule_2_what_was_flushed_under_the_cleaner_stays_flushed() {
                 store.settle_all();
             }
         });
+        let _stop = StopOnDrop(&stop);
         let (start, mut random) = (Instant::now(), Random::new(1));
         while start.elapsed() < CONTEST {
             for block in 0..100 {
@@ -129,7 +139,6 @@ fn rule_2_what_was_flushed_under_the_cleaner_stays_flushed() {
                 assert!(got == Outcome::Missing || (got == Outcome::Filled && back == [0; 4096]), "it came back");
             }
         }
-        stop.store(true, Ordering::Relaxed); // Relaxed: a wish
     });
     store.validate();
 }
@@ -225,6 +234,7 @@ fn rule_4_memory_that_changes_while_it_is_lent_harms_nobody() {
                 own.write(address + at, &page(kind, random.next())[..2000]);
             }
         });
+        let _stop = StopOnDrop(&stop);
         let start = Instant::now();
         while start.elapsed() < CONTEST {
             for policy in [Policy::Fast, Policy::Balanced, Policy::Dense] {
@@ -237,7 +247,6 @@ fn rule_4_memory_that_changes_while_it_is_lent_harms_nobody() {
                 assert!(all[..4096] == before && all[17 * 4096..] == after, "a neighbour was changed");
             }
         }
-        stop.store(true, Ordering::Relaxed); // Relaxed: a wish
     });
     store.validate();
 }
