@@ -165,6 +165,20 @@ impl Finder<'_> {
         let slot = (word.wrapping_mul(2_654_435_761) >> (32 - self.bits)) as usize & (TABLE_LEN - 1);
         usize::from(core::mem::replace(&mut self.table[slot], at as u16))
     }
+
+    /// Where the 8 bytes at `at` were seen, if they were and the hash of their first 4 still tells it.
+    ///
+    /// The caller has `at + 8 <= src.len()`.
+    #[inline(always)]
+    fn eight_bytes(&mut self, src: &[u8], at: usize) -> Option<usize> {
+        // SAFETY: at + 8 <= src.len().
+        let word = unsafe { load64(src, at) };
+        #[expect(clippy::cast_possible_truncation, reason = "the lower half is what is hashed")]
+        let candidate = self.swap(word as u32, at);
+        // SAFETY: a position in the table is at most `at`.
+        let seen = unsafe { load64(src, candidate) } == word && candidate + MIN_DISTANCE <= at;
+        seen.then_some(candidate)
+    }
 }
 
 /// A match before it is extended: 4 or more bytes at `at` equal those `distance` before.
@@ -253,8 +267,9 @@ fn encode_by<const STEP: usize>(
         let Found { at: mut same, mut distance } = found;
         at = same + STEP;
         let mut start = extend_back(src, anchor, found);
+        let mut view = View::new(src, same, distance, 0xf);
         loop {
-            let end = same + MIN_MATCH + common_len_32(src, same + MIN_MATCH, distance);
+            let end = view.end_of_match(src, same, distance);
             if distance > anchor {
                 let Some(later) = reachable(anchor, start, end, distance) else { break };
                 start = later;
@@ -262,8 +277,18 @@ fn encode_by<const STEP: usize>(
             out.sequence(src, anchor, start, end, distance)?;
             anchor = end;
             at = end.next_multiple_of(STEP);
-            let Some(next) = resume(&mut finder, src, end, distance) else { break };
-            Found { at: same, distance } = next;
+            if end + 16 > src.len() {
+                break;
+            }
+            if let Some(candidate) = finder.eight_bytes(src, end) {
+                distance = end - candidate;
+                view = View::new(src, end, distance, 0xff);
+                same = end;
+            } else if let Some(next) = view.next_match(src, end, distance) {
+                same = next;
+            } else {
+                break;
+            }
             start = same;
         }
     }
@@ -330,37 +355,72 @@ fn extend_back(src: &[u8], anchor: usize, Found { at, distance }: Found) -> usiz
     start
 }
 
-/// How many bytes at `at` equal those `distance` before. Most matches are known from one look at 32 bytes.
-#[inline(always)]
-fn common_len_32(src: &[u8], at: usize, distance: usize) -> usize {
-    if at + 32 > src.len() {
-        return common_len(src, at - distance, at, src.len());
-    }
-    // SAFETY: distance <= at and at + 32 <= src.len().
-    let low = unsafe { equal_bytes(src, at, distance) };
-    // SAFETY: as above.
-    let high = unsafe { equal_bytes(src, at + 16, distance) };
-    let same = (low | high << 16).trailing_ones() as usize;
-    if same < 32 { same } else { 32 + common_len(src, at + 32 - distance, at + 32, src.len()) }
+/// Which of 64 bytes equal those one distance before. Half of all matches follow one of the same distance after a few
+/// bytes: where those start and end is read off here, without another look at the block.
+struct View {
+    /// Where the 64 bytes start.
+    base: usize,
+    /// A bit for each that is equal; none for what is behind the block's end.
+    equal: u64,
 }
 
-/// What may follow a match at once: 8 bytes seen elsewhere, or the same distance again from a byte of this word on.
-#[inline(always)]
-fn resume(finder: &mut Finder, src: &[u8], end: usize, distance: usize) -> Option<Found> {
-    if end + 16 > src.len() {
-        return None;
+impl View {
+    const LEN: usize = 64;
+    /// How far ahead a match is looked for: it starts within a word, and has at least 4 bytes.
+    const AHEAD: usize = 8 + MIN_MATCH - 1;
+
+    /// From `base` on; `known` bits are set in any case, also if the block has changed meanwhile.
+    #[inline(always)]
+    fn new(src: &[u8], base: usize, distance: usize, known: u64) -> Self {
+        debug_assert!((MIN_DISTANCE..=base).contains(&distance));
+        if base + Self::LEN > src.len() {
+            return Self { base, equal: equal_bytes_at_end(src, base, distance) | known };
+        }
+        let mut equal = known;
+        for part in 0..Self::LEN / 16 {
+            // SAFETY: distance <= base, and base + 64 <= src.len().
+            let bits = unsafe { equal_bytes(src, base + part * 16, distance) };
+            equal |= u64::from(bits) << (part * 16);
+        }
+        Self { base, equal }
     }
-    // SAFETY: end + 16 <= src.len().
-    let word = unsafe { load64(src, end) };
-    #[expect(clippy::cast_possible_truncation, reason = "the lower half is what is hashed")]
-    let candidate = finder.swap(word as u32, end);
-    // SAFETY: a position in the table is at most `end`.
-    let seen = unsafe { load64(src, candidate) } == word && candidate + MIN_DISTANCE <= end;
-    // SAFETY: a match of this distance ended here, so distance <= end; end + 16 <= src.len().
-    let equal = unsafe { equal_bytes(src, end, distance) };
-    let runs = equal & equal >> 1 & equal >> 2 & equal >> 3;
-    let (at, distance) = if seen { (end, end - candidate) } else { (end + runs.trailing_zeros() as usize, distance) };
-    (seen | (runs & 255 != 0)).then_some(Found { at, distance })
+
+    /// Where the match ends that has a byte at `at`.
+    #[inline(always)]
+    fn end_of_match(&mut self, src: &[u8], at: usize, distance: usize) -> usize {
+        let end = at + (self.equal >> (at - self.base)).trailing_ones() as usize;
+        if end < self.base + Self::LEN {
+            return end;
+        }
+        self.end_of_long_match(src, distance)
+    }
+
+    #[inline(never)]
+    fn end_of_long_match(&mut self, src: &[u8], distance: usize) -> usize {
+        let from = self.base + Self::LEN;
+        let end = from + common_len(src, from - distance, from, src.len());
+        *self = Self::new(src, end, distance, 0);
+        end
+    }
+
+    /// Where within the next 8 bytes another match of this distance starts.
+    #[inline(always)]
+    fn next_match(&mut self, src: &[u8], end: usize, distance: usize) -> Option<usize> {
+        if end + Self::AHEAD > self.base + Self::LEN {
+            *self = Self::new(src, end, distance, 0);
+        }
+        let equal = self.equal >> (end - self.base);
+        let pairs = equal & equal >> 1;
+        let runs = pairs & pairs >> 2 & 255;
+        (runs != 0).then(|| end + runs.trailing_zeros() as usize)
+    }
+}
+
+/// As `View::new` where fewer bytes are left.
+#[inline(never)]
+fn equal_bytes_at_end(src: &[u8], base: usize, distance: usize) -> u64 {
+    let pairs = src[base..].iter().zip(&src[base - distance..]).enumerate();
+    pairs.fold(0, |equal, (at, (here, there))| equal | u64::from(here == there) << at)
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]
