@@ -43,6 +43,8 @@ pub(super) struct Live<'a> {
     pub(super) heat: u32,
     /// Units of the block that its dead granules answer for.
     pub(super) dead_units: u32,
+    /// Whether the entries say of the block what its header says.
+    agrees: bool,
 }
 
 impl Live<'_> {
@@ -108,18 +110,20 @@ impl Engine {
         let _pin = self.epochs.pin(cleaner.context.slot);
         let guard = self.tables.lock_leaf(leaf);
         let object = guard.object()?;
-        let entries = (header.first..header.first + block.granules).map(|index| guard.get(index));
-        let own: Vec<Entry> = entries.filter(|entry| refers_to(*entry, block)).collect();
-        let heat = own.iter().map(|entry| entry.heat()).max()?;
+        let entries = (0..block.granules).map(|nth| (nth, guard.get(header.first + nth)));
+        let own: Vec<(u32, Entry)> = entries.filter(|(_, entry)| refers_to(*entry, block)).collect();
+        let agrees = own.iter().all(|(nth, entry)| entry.as_block() == Some(block.at(*nth)));
+        let heat = own.iter().map(|(_, entry)| entry.heat()).max()?;
         let pool = self.pool_of(object)?;
-        let live_units: u32 = own.iter().filter_map(|entry| entry.as_block()).map(BlockRef::share).sum();
+        let live_units: u32 = own.iter().filter_map(|(_, entry)| entry.as_block()).map(BlockRef::share).sum();
         // A damaged header may say less than its entries; it is found out when the block is verified.
         let dead_units = block.units.saturating_sub(live_units);
-        Some(Live { block, header, bytes, leaf, object, pool, class, heat, dead_units })
+        Some(Live { block, header, bytes, leaf, object, pool, class, heat, dead_units, agrees })
     }
 
     fn clean_block(&self, cleaner: &mut Cleaner, live: &Live<'_>, fate: &Fate) -> Result<(), NoRoom> {
-        if Header::verify(live.bytes).is_err() {
+        // Intact, but somebody else's, is as corrupt as damaged.
+        if Header::verify(live.bytes).is_err() || !live.agrees {
             self.lose(cleaner, live);
             return Ok(());
         }

@@ -347,7 +347,6 @@ fn damage_is_told_and_never_returned() {
 }
 
 #[test]
-#[ignore = "the walk believes a good checksum without asking the entries which granule it is"]
 fn an_intact_block_of_another_owner_is_as_bad_as_a_damaged_one() {
     run_seeds(ALL_KINDS);
 }
