@@ -3,6 +3,7 @@
 //! A wrong answer costs density, never correctness. The constants were chosen on the `tune` half of the page files.
 
 use crate::planes::Transform;
+#[cfg(any(test, not(target_arch = "x86_64")))]
 use crate::raw::load64;
 
 /// Places in the block where words are looked at, spread evenly.
@@ -26,15 +27,106 @@ pub(crate) struct Sample {
     delta: u32,
 }
 
+#[cfg(any(test, not(target_arch = "x86_64")))]
+const ONES: u64 = 0x0101_0101_0101_0101;
+#[cfg(any(test, not(target_arch = "x86_64")))]
 const LOW_BITS: u64 = 0x7f7f_7f7f_7f7f_7f7f;
 
+/// Where a group starts, in words; `spread` words before the last place it can.
+#[inline(always)]
+fn group_start(spread: usize, group: u32) -> usize {
+    spread * group as usize / (GROUPS as usize - 1)
+}
+
+/// The counts of a sample as sums in each of 8 bytes (there are 64 words, so none overflows), in the order of
+/// [`Sample::from_counts`]. The caller has `spread + GROUP_SPAN` words in `src`.
+#[cfg(any(test, not(target_arch = "x86_64")))]
+fn counts_portable(src: &[u8], spread: usize) -> [u64; 4] {
+    let (mut text, mut planes, mut deltas, mut same) = (0, 0, 0, 0);
+    for group in 0..GROUPS {
+        let start = group_start(spread, group);
+        // SAFETY: start <= spread, and GROUP_SPAN words follow.
+        let mut last = unsafe { load64(src, (start + 1) * 8) };
+        // SAFETY: as above.
+        let before = unsafe { load64(src, start * 8) };
+        let mut last_delta = fold(last.wrapping_sub(before));
+        for index in start + 2..start + GROUP_SPAN {
+            // SAFETY: index < start + GROUP_SPAN.
+            let word = unsafe { load64(src, index * 8) };
+            let delta = fold(word.wrapping_sub(last));
+            text += printable_bytes(word);
+            planes += nonzero_bytes(word ^ last);
+            deltas += nonzero_bytes(delta ^ last_delta) & nonzero_bytes(delta);
+            same += if word == 0 || word == last { ONES } else { 0 };
+            (last, last_delta) = (word, delta);
+        }
+    }
+    [text, same, planes, deltas]
+}
+#[cfg(not(target_arch = "x86_64"))]
+use counts_portable as counts;
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn counts(src: &[u8], spread: usize) -> [u64; 4] {
+    // SAFETY: SSE2 is part of x86_64.
+    unsafe { counts_sse2(src, spread) }
+}
+
+/// As `counts_portable`, two words at a time.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "sse2")]
+#[inline]
+fn counts_sse2(src: &[u8], spread: usize) -> [u64; 4] {
+    use core::arch::x86_64::{
+        __m128i, _mm_add_epi8, _mm_add_epi64, _mm_and_si128, _mm_cmpeq_epi8, _mm_cmpeq_epi32, _mm_cmpgt_epi8,
+        _mm_cvtsi128_si64, _mm_loadu_si128, _mm_or_si128, _mm_set1_epi8, _mm_setzero_si128, _mm_shuffle_epi32,
+        _mm_srai_epi32, _mm_sub_epi8, _mm_sub_epi64, _mm_unpackhi_epi64, _mm_xor_si128,
+    };
+    let zero = _mm_setzero_si128();
+    let fold = |difference: __m128i| {
+        let sign = _mm_shuffle_epi32::<0b11_11_01_01>(_mm_srai_epi32::<31>(difference));
+        _mm_xor_si128(_mm_add_epi64(difference, difference), sign)
+    };
+    let whole = |halves: __m128i| _mm_and_si128(halves, _mm_shuffle_epi32::<0b10_11_00_01>(halves));
+    // What is equal is counted down from all, as comparisons say -1.
+    let all = _mm_set1_epi8(32);
+    let (mut text, mut same, mut planes, mut deltas) = (zero, zero, all, all);
+    for group in 0..GROUPS {
+        let start = group_start(spread, group);
+        debug_assert!((start + GROUP_SPAN) * 8 <= src.len());
+        let place = src[start * 8..].as_ptr();
+        for pair in 0..GROUP_WORDS as usize / 2 {
+            let place = place.wrapping_add(pair * 16).cast::<__m128i>();
+            // SAFETY: GROUP_SPAN words from `start` on are in `src`; these are the first two of the pair's four.
+            let before = unsafe { _mm_loadu_si128(place) };
+            // SAFETY: the last two of them.
+            let word = unsafe { _mm_loadu_si128(place.wrapping_add(1)) };
+            // SAFETY: the two in the middle.
+            let last = unsafe { _mm_loadu_si128(place.cast::<u64>().wrapping_add(1).cast::<__m128i>()) };
+            let (delta, last_delta) = (fold(_mm_sub_epi64(word, last)), fold(_mm_sub_epi64(last, before)));
+            text = _mm_sub_epi8(text, _mm_cmpgt_epi8(word, _mm_set1_epi8(0x1f)));
+            planes = _mm_add_epi8(planes, _mm_cmpeq_epi8(word, last));
+            let cheap = _mm_or_si128(_mm_cmpeq_epi8(delta, last_delta), _mm_cmpeq_epi8(delta, zero));
+            deltas = _mm_add_epi8(deltas, cheap);
+            let known = _mm_or_si128(whole(_mm_cmpeq_epi32(word, zero)), whole(_mm_cmpeq_epi32(word, last)));
+            same = _mm_sub_epi8(same, known);
+        }
+    }
+    // Both words' bytes together: at most 64 in each.
+    let both = |pair: __m128i| _mm_cvtsi128_si64(_mm_add_epi8(pair, _mm_unpackhi_epi64(pair, pair))).cast_unsigned();
+    [both(text), both(same), both(planes), both(deltas)]
+}
+
 /// A 1 in each byte that is not zero.
+#[cfg(any(test, not(target_arch = "x86_64")))]
 #[inline(always)]
 fn nonzero_bytes(word: u64) -> u64 {
     ((((word & LOW_BITS) + LOW_BITS) | word) & !LOW_BITS) >> 7
 }
 
 /// A 1 in each byte that is in `0x20..0x80`.
+#[cfg(any(test, not(target_arch = "x86_64")))]
 #[inline(always)]
 fn printable_bytes(word: u64) -> u64 {
     let at_least_space = (word | !LOW_BITS) - 0x2020_2020_2020_2020;
@@ -47,6 +139,7 @@ fn sum_bytes(lanes: u64) -> u32 {
     lanes.to_le_bytes().into_iter().map(u32::from).sum()
 }
 
+#[cfg(any(test, not(target_arch = "x86_64")))]
 #[inline(always)]
 fn fold(difference: u64) -> u64 {
     difference << 1 ^ (difference >> 63).wrapping_neg()
@@ -60,27 +153,11 @@ impl Sample {
     pub(crate) fn of(src: &[u8]) -> Self {
         let words = src.len() / 8;
         let Some(spread) = words.checked_sub(GROUP_SPAN) else { return Self::UNKNOWN };
-        // A count in each byte: there are 64 words, so none overflows.
-        let (mut text, mut planes, mut deltas, mut same) = (0, 0, 0, 0);
-        for group in 0..GROUPS {
-            let start = spread * group as usize / (GROUPS as usize - 1);
-            // SAFETY: start <= words - GROUP_SPAN.
-            let mut last = unsafe { load64(src, (start + 1) * 8) };
-            // SAFETY: as above.
-            let before = unsafe { load64(src, start * 8) };
-            let mut last_delta = fold(last.wrapping_sub(before));
-            for index in start + 2..start + GROUP_SPAN {
-                // SAFETY: index < start + GROUP_SPAN <= words.
-                let word = unsafe { load64(src, index * 8) };
-                let delta = fold(word.wrapping_sub(last));
-                text += printable_bytes(word);
-                planes += nonzero_bytes(word ^ last);
-                deltas += nonzero_bytes(delta ^ last_delta) & nonzero_bytes(delta);
-                same += if word == 0 || word == last { 8 } else { 0 };
-                (last, last_delta) = (word, delta);
-            }
-        }
-        Self { text: sum_bytes(text), same, planes: sum_bytes(planes), delta: sum_bytes(deltas) }
+        Self::from_counts(counts(src, spread))
+    }
+
+    fn from_counts([text, same, planes, deltas]: [u64; 4]) -> Self {
+        Self { text: sum_bytes(text), same: sum_bytes(same), planes: sum_bytes(planes), delta: sum_bytes(deltas) }
     }
 
     /// Mostly text: matches start anywhere, and there are no words.
@@ -125,6 +202,22 @@ mod tests {
 
     fn words(word: impl Fn(u64) -> u64) -> Vec<u8> {
         (0..512).flat_map(|at| word(at).to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn the_portable_counts_agree_with_the_vector_ones() {
+        let mut state = 1u64;
+        for round in 0..2000 {
+            let mut next = || {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 11) ^ state << 40
+            };
+            let len = 80 + (next() % 700) as usize;
+            let mask = if round % 2 == 0 { next() & next() } else { 0x8000_0000_0000_ff01 };
+            let bytes: Vec<u8> = (0..=len / 8).flat_map(|_| (next() & mask).to_le_bytes()).take(len).collect();
+            let spread = len / 8 - GROUP_SPAN;
+            assert_eq!(counts(&bytes, spread), counts_portable(&bytes, spread), "{round}");
+        }
     }
 
     #[test]
