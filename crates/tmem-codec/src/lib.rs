@@ -11,6 +11,8 @@
 #![no_std]
 
 mod codec;
+#[cfg(target_arch = "x86_64")]
+mod cpu;
 mod filled;
 mod lz4;
 mod planes;

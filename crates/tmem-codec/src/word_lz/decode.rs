@@ -48,6 +48,31 @@ pub(crate) fn decode(src: &[u8], dst: &mut [u8]) -> Result<(), Corrupt> {
     copy_literals(src, at.literal, dst, at.to, rest)
 }
 
+/// See [`fast_by`].
+#[inline(always)]
+fn fast(src: &[u8], dst: &mut [u8], at: &mut Cursor) -> Result<(), Corrupt> {
+    #[cfg(target_arch = "x86_64")]
+    if crate::cpu::is_wide() {
+        // SAFETY: just asked.
+        return unsafe { fast_wide(src, dst, at) };
+    }
+    fast_portable(src, dst, at)
+}
+
+/// Not inlined: it needs every register.
+#[inline(never)]
+fn fast_portable(src: &[u8], dst: &mut [u8], at: &mut Cursor) -> Result<(), Corrupt> {
+    fast_by(src, dst, at)
+}
+
+/// The same, for the CPUs that most have.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+#[inline(never)]
+fn fast_wide(src: &[u8], dst: &mut [u8], at: &mut Cursor) -> Result<(), Corrupt> {
+    fast_by(src, dst, at)
+}
+
 /// Bytes that are copied for every token, whatever its length.
 const ALWAYS: usize = 16;
 /// Bytes of the source from a token on that the fast loop may read.
@@ -57,8 +82,8 @@ const TOKEN_ROOM: usize = 4;
 ///
 /// The source's end is far as long as tokens are left: aux is read up to `TOKEN_ROOM` bytes from where the tokens are,
 /// and literals up to there too.
-#[inline(never)]
-fn fast(src: &[u8], dst: &mut [u8], at: &mut Cursor) -> Result<(), Corrupt> {
+#[inline(always)]
+fn fast_by(src: &[u8], dst: &mut [u8], at: &mut Cursor) -> Result<(), Corrupt> {
     if at.to < MIN_DISTANCE || dst.len() < ALWAYS {
         return Ok(());
     }

@@ -240,6 +240,37 @@ pub(crate) fn encode(
     src: &[u8],
     dst: &mut [u8],
 ) -> Option<usize> {
+    #[cfg(target_arch = "x86_64")]
+    if crate::cpu::is_wide() {
+        // SAFETY: just asked.
+        return unsafe { encode_wide(search, table, streams, src, dst) };
+    }
+    encode_portable(search, table, streams, src, dst)
+}
+
+fn encode_portable(
+    search: Search,
+    table: &mut [u16; TABLE_LEN],
+    streams: &mut Streams,
+    src: &[u8],
+    dst: &mut [u8],
+) -> Option<usize> {
+    match search {
+        Search::Words => encode_by::<4>(table, streams, src, dst),
+        Search::Bytes => encode_by::<1>(table, streams, src, dst),
+    }
+}
+
+/// The same, for the CPUs that most have.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+fn encode_wide(
+    search: Search,
+    table: &mut [u16; TABLE_LEN],
+    streams: &mut Streams,
+    src: &[u8],
+    dst: &mut [u8],
+) -> Option<usize> {
     match search {
         Search::Words => encode_by::<4>(table, streams, src, dst),
         Search::Bytes => encode_by::<1>(table, streams, src, dst),
@@ -247,6 +278,7 @@ pub(crate) fn encode(
 }
 
 /// As [`encode`], with `STEP` bytes between two looks.
+#[inline(always)]
 fn encode_by<const STEP: usize>(
     table: &mut [u16; TABLE_LEN],
     streams: &mut Streams,
@@ -425,7 +457,38 @@ fn equal_bytes_at_end(src: &[u8], base: usize, distance: usize) -> u64 {
 
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
+    extern crate std;
     use super::*;
+    use std::boxed::Box;
+    use std::vec;
+    use std::vec::Vec;
+
+    #[test]
+    fn both_versions_write_the_same_bytes() {
+        if !crate::cpu::is_wide() {
+            return;
+        }
+        let (mut table, mut streams) = (Box::new([0; TABLE_LEN]), Box::new(Streams::new()));
+        let mut state = 1u64;
+        for round in 0..400 {
+            let mut next = || {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) as usize
+            };
+            let len = 32 + next() % 9000;
+            let words: Vec<[u8; 8]> = (0..1 + next() % 60).map(|_| (next() * next()).to_le_bytes()).collect();
+            let src: Vec<u8> = (0..=len / 8).flat_map(|_| words[next() % words.len()]).take(len).collect();
+            for search in [Search::Words, Search::Bytes] {
+                let (mut one, mut other) = (vec![0; len], vec![0; len]);
+                let portable = encode_portable(search, &mut table, &mut streams, &src, &mut one);
+                // SAFETY: just asked.
+                let wide = unsafe { encode_wide(search, &mut table, &mut streams, &src, &mut other) };
+                assert_eq!(portable, wide, "{round}");
+                let written = wide.unwrap_or(0);
+                assert_eq!(one[..written], other[..written], "{round}");
+            }
+        }
+    }
 
     #[test]
     fn the_portable_comparison_agrees_with_the_vector_one() {
