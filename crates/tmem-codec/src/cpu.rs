@@ -9,6 +9,7 @@ static WIDE: AtomicU8 = AtomicU8::new(0);
 /// and an operating system that keeps the wide registers. Those versions are the same source, so they give the same bytes.
 #[inline(always)]
 pub(crate) fn is_wide() -> bool {
+    // Relaxed: the answer is the same whoever asks, and publishes nothing.
     match WIDE.load(Ordering::Relaxed) {
         0 => ask(),
         answer => answer == 2,
@@ -18,6 +19,7 @@ pub(crate) fn is_wide() -> bool {
 #[cold]
 fn ask() -> bool {
     let wide = detect();
+    // Relaxed: as above.
     WIDE.store(if wide { 2 } else { 1 }, Ordering::Relaxed);
     wide
 }

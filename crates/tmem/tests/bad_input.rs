@@ -1,4 +1,5 @@
-//! Input that makes no sense, or that is not the caller's right: each is refused by name, with its numbers, and harms nobody.
+//! Input that makes no sense, or that is not the caller's right: each is refused by name, with its numbers, and harms
+//! nobody.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

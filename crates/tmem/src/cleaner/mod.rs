@@ -10,7 +10,7 @@
 //! | end | victim | block |
 //! |---|---|---|
 //! | compaction | the one with the most to win back | copied |
-//! | eviction | the oldest of its class | ephemeral, of a client over its share, cold: dropped; else copied, one degree colder |
+//! | eviction | the oldest of its class | cold and ephemeral, of a client over its share: dropped; else copied, colder |
 //! | settling | the oldest not settled | cold: encoded anew with its neighbours, if that is smaller; else copied |
 //! | shrinking | all of these | |
 //!

@@ -1,8 +1,8 @@
 //! Many threads on one store.
 //!
-//! Each has objects of its own, which a model of its own answers for exactly; all use shared objects, of which each page says
-//! what it is (see `shared`); one more thread cleans, settles, shrinks, changes budgets and policies, and makes and destroys
-//! clients and pools meanwhile.
+//! Each has objects of its own, which a model of its own answers for exactly; all use shared objects, of which
+//! each page says what it is (see `shared`); one more thread cleans, settles, shrinks, changes budgets and
+//! policies, and makes and destroys clients and pools meanwhile.
 
 use super::contents::{Contents, Freezing};
 use super::plan::{self, Field};
