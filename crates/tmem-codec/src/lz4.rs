@@ -180,47 +180,130 @@ pub(crate) fn encode(table: &mut [u16; TABLE_LEN], src: &[u8], dst: &mut [u8]) -
 
 /// Decompresses `src` into exactly `dst`.
 pub(crate) fn decode(src: &[u8], dst: &mut [u8]) -> Result<(), Corrupt> {
-    let (mut from, mut to) = (0, 0);
+    let mut at = Cursor { from: 0, to: 0 };
     loop {
-        let token = usize::from(*src.get(from).ok_or(Corrupt)?);
-        from += 1;
-        let mut len = token >> 4;
-        if len < 15 && from + 16 <= src.len() && to + 16 <= dst.len() {
-            // SAFETY: both ends were just compared.
-            unsafe { copy16(src, from, dst, to) }
-            from += len;
-            to += len;
-        } else {
-            if len == 15 {
-                len += extension(src, &mut from)?;
-            }
-            copy_literals(src, from, dst, to, len)?;
-            from += len;
-            to += len;
-            if from == src.len() {
-                return if to == dst.len() { Ok(()) } else { Err(Corrupt) };
-            }
+        fast(src, dst, &mut at)?;
+        if sequence(src, dst, &mut at)? {
+            return Ok(());
         }
-        if from + 2 > src.len() {
-            return Err(Corrupt);
-        }
-        // SAFETY: just compared.
-        let offset = usize::from(unsafe { load16(src, from) });
-        from += 2;
-        let mut len = (token & 15) + MIN_MATCH;
-        if offset.wrapping_sub(1) >= to {
-            return Err(Corrupt);
-        }
-        if len < 15 + MIN_MATCH && offset >= 8 && to + 24 <= dst.len() {
-            copy_8_8_8(dst, to, offset);
-        } else {
-            if len == 15 + MIN_MATCH {
-                len += extension(src, &mut from)?;
-            }
-            copy_match(dst, to, offset, len)?;
-        }
-        to += len;
     }
+}
+
+/// Where the decoder stands.
+#[derive(Clone, Copy)]
+struct Cursor {
+    from: usize,
+    to: usize,
+}
+
+/// The most literals, and the longest match, that a token alone says.
+const SHORT_LITERALS: usize = 14;
+const SHORT_MATCH: usize = 14 + MIN_MATCH;
+/// Bytes of the source that a sequence without extensions reads: a token, a chunk of literals, and the offset in it or
+/// right behind it.
+const SOURCE_ROOM: usize = 1 + 16;
+/// Bytes of the destination that it writes: the literals, and three chunks of 8.
+const ROOM: usize = SHORT_LITERALS + 24;
+
+/// Decodes sequences while there is room for whole chunks on both sides.
+#[inline(always)]
+fn fast(src: &[u8], dst: &mut [u8], at: &mut Cursor) -> Result<(), Corrupt> {
+    let (Some(last_from), Some(last_to)) = (src.len().checked_sub(SOURCE_ROOM), dst.len().checked_sub(ROOM)) else {
+        return Ok(());
+    };
+    let mut now = *at;
+    while now.from <= last_from && now.to <= last_to {
+        // Where a sequence cannot be finished here, it is begun anew.
+        *at = now;
+        // SAFETY: now.from <= last_from.
+        let token = usize::from(unsafe { *src.get_unchecked(now.from) });
+        let (literals, code) = (token >> 4, token & 15);
+        now.from += 1;
+        if literals <= SHORT_LITERALS {
+            // SAFETY: now.from - 1 <= last_from and now.to <= last_to.
+            unsafe { copy16(src, now.from, dst, now.to) }
+            now.from += literals;
+            now.to += literals;
+        } else {
+            match long_literals(src, dst, now) {
+                Some(after) => now = after,
+                None => return Ok(()),
+            }
+        }
+        // SAFETY: SOURCE_ROOM ends 2 bytes behind SHORT_LITERALS; `long_literals` leaves 16 bytes.
+        let offset = usize::from(unsafe { load16(src, now.from) });
+        now.from += 2;
+        if offset.wrapping_sub(1) >= now.to {
+            return Err(Corrupt);
+        }
+        if code + MIN_MATCH <= SHORT_MATCH && offset >= 8 {
+            copy_8_8_8(dst, now.to, offset);
+            now.to += code + MIN_MATCH;
+        } else {
+            match long_match(src, dst, now, offset, code + MIN_MATCH) {
+                Some(after) => now = after,
+                None => return Ok(()),
+            }
+        }
+    }
+    *at = now;
+    Ok(())
+}
+
+/// Copies literals whose number is an extension, if there is room for chunks of 16 and for a whole match after them.
+#[inline(always)]
+fn long_literals(src: &[u8], dst: &mut [u8], Cursor { mut from, to }: Cursor) -> Option<Cursor> {
+    let len = SHORT_LITERALS + 1 + extension(src, &mut from).ok()?;
+    if from + len + 16 > src.len() || to + len + ROOM > dst.len() {
+        return None;
+    }
+    let mut done = 0;
+    while done < len {
+        // SAFETY: done < len, so this ends less than 16 bytes after the literals, on both sides.
+        unsafe { copy16(src, from + done, dst, to + done) }
+        done += 16;
+    }
+    Some(Cursor { from: from + len, to: to + len })
+}
+
+/// Copies a match whose length is an extension or whose offset is below 8, if there is room for chunks of 16.
+#[inline(always)]
+fn long_match(src: &[u8], dst: &mut [u8], at: Cursor, offset: usize, mut len: usize) -> Option<Cursor> {
+    let Cursor { mut from, to } = at;
+    if len > SHORT_MATCH {
+        len += extension(src, &mut from).ok()?;
+    }
+    if to + len + 16 > dst.len() {
+        return None;
+    }
+    copy_chunks(dst, to, offset, to + len);
+    Some(Cursor { from, to: to + len })
+}
+
+/// One sequence with every step checked. Returns whether it was the last.
+#[inline(never)]
+fn sequence(src: &[u8], dst: &mut [u8], at: &mut Cursor) -> Result<bool, Corrupt> {
+    let token = usize::from(*src.get(at.from).ok_or(Corrupt)?);
+    at.from += 1;
+    let mut len = token >> 4;
+    if len > SHORT_LITERALS {
+        len += extension(src, &mut at.from)?;
+    }
+    copy_literals(src, at.from, dst, at.to, len)?;
+    at.from += len;
+    at.to += len;
+    if at.from == src.len() {
+        return if at.to == dst.len() { Ok(true) } else { Err(Corrupt) };
+    }
+    let offset: [u8; 2] = *src.get(at.from..).and_then(|rest| rest.first_chunk()).ok_or(Corrupt)?;
+    at.from += 2;
+    let mut len = (token & 15) + MIN_MATCH;
+    if len > SHORT_MATCH {
+        len += extension(src, &mut at.from)?;
+    }
+    copy_match(dst, at.to, usize::from(u16::from_le_bytes(offset)), len)?;
+    at.to += len;
+    Ok(false)
 }
 
 /// Literals of any length: in chunks where both sides have 16 bytes to spare.
@@ -266,43 +349,74 @@ fn copy_8_8_8(dst: &mut [u8], to: usize, offset: usize) {
     }
 }
 
-/// A match of any length and any offset in `1..=to`.
+/// What repeats some number of bytes below 8 all over a word, multiplied by them.
+const REPEATED: [u64; 8] = [
+    0,
+    0x0101_0101_0101_0101,
+    0x0001_0001_0001_0001,
+    0x0001_0000_0100_0001,
+    0x0000_0001_0000_0001,
+    0x0000_0100_0000_0001,
+    0x0001_0000_0000_0001,
+    0x0100_0000_0000_0001,
+];
+
+/// Up to 15 bytes more than a match that goes from `to` to `end`.
+///
+/// A load that reaches across two recent stores has to wait until both are in the cache. So what repeats within a word
+/// is not loaded again, and else what has been written is taken from as far back as it can be.
 #[inline(always)]
-pub(crate) fn copy_match(dst: &mut [u8], to: usize, offset: usize, len: usize) -> Result<(), Corrupt> {
-    let end = to + len;
-    if end > dst.len() || offset.wrapping_sub(1) >= to {
-        return Err(Corrupt);
-    }
-    if offset < 8 || end + 16 > dst.len() {
-        return copy_match_exactly(dst, to, offset, end);
-    }
+fn copy_chunks(dst: &mut [u8], to: usize, mut offset: usize, end: usize) {
+    debug_assert!((1..=to).contains(&offset) && end + 16 <= dst.len());
     let mut at = to;
+    let mut first = to - offset;
+    if offset < 8 {
+        // SAFETY: to - offset + 8 <= end + 8.
+        let before = unsafe { load64(dst, to - offset) };
+        let mask = (1 << (8 * offset)) - 1;
+        let mut repeated = before & mask;
+        let turned = 8 * (8 % offset);
+        // After as many words as the offset has bytes, it begins again with the first.
+        for _ in 0..offset {
+            if at >= end {
+                return;
+            }
+            // SAFETY: at < end and end + 16 <= dst.len().
+            unsafe { store64(dst, at, repeated.wrapping_mul(REPEATED[offset])) }
+            repeated = (repeated >> turned | repeated << (8 * offset - turned)) & mask;
+            at += 8;
+        }
+        first = to;
+        offset *= 8;
+    }
     while at < end {
         for half in [0, 8] {
-            // SAFETY: 8 <= offset <= to <= at, so this ends at or before `at + half`.
+            // SAFETY: 8 <= offset <= at, so this ends at or before `at + half`.
             let word = unsafe { load64(dst, at - offset + half) };
             // SAFETY: at < end and end + 16 <= dst.len().
             unsafe { store64(dst, at + half, word) }
         }
         at += 16;
+        if at - first >= 2 * offset {
+            offset *= 2;
+        }
     }
-    Ok(())
 }
 
-/// Short distances, and the end of the block.
-#[inline(never)]
-fn copy_match_exactly(dst: &mut [u8], to: usize, offset: usize, end: usize) -> Result<(), Corrupt> {
-    if offset == 1 {
-        let byte = dst[to - 1];
-        dst[to..end].fill(byte);
-        return Ok(());
+/// A match of any length and any offset in `1..=to`.
+#[inline(always)]
+pub(crate) fn copy_match(dst: &mut [u8], mut to: usize, offset: usize, len: usize) -> Result<(), Corrupt> {
+    let end = to + len;
+    if end > dst.len() || offset.wrapping_sub(1) >= to {
+        return Err(Corrupt);
     }
-    // Each round doubles what repeats, so that the next can copy twice as much.
-    let mut at = to;
-    while at < end {
-        let len = (at - to + offset).min(end - at);
-        dst.copy_within(to - offset..to - offset + len, at);
-        at += len;
+    let chunks_end = end.min(dst.len().saturating_sub(16));
+    if to < chunks_end {
+        copy_chunks(dst, to, offset, chunks_end);
+        to = chunks_end;
+    }
+    for place in to..end {
+        dst[place] = dst[place - offset];
     }
     Ok(())
 }

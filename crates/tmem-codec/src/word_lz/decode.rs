@@ -1,9 +1,22 @@
-//! The decoder: one pass over the tokens, each proved in bounds by one fused comparison.
+//! The decoder: one pass over the tokens.
+//!
+//! How far the three streams of the source are from their ends is looked at once for a *burst* of tokens, each of which
+//! takes at most 8 literals and 3 bytes of aux; within it, a token is checked for its room in the destination and for
+//! its distance, and for nothing else. What takes more than that is dealt with off the common path.
 
 use super::tokens::{ALPHABET, LONG_LITERALS, Token};
-use super::{FIRST_DISTANCES, HEADER, MIN_DISTANCE};
+use super::{FIRST_GAPS, HEADER, MIN_DISTANCE};
 use crate::codec::Corrupt;
 use crate::lz4::{copy_literals, copy_match};
+
+/// Where the streams are read from: a block, or for aux and tokens the copy of their end.
+struct Source<'a> {
+    /// The block. Literals are read from it.
+    block: &'a [u8],
+    /// Aux, the tokens, and what may be read behind them.
+    control: &'a [u8],
+    tokens_end: usize,
+}
 
 /// Where the decoder stands in each stream.
 #[derive(Clone, Copy)]
@@ -12,34 +25,48 @@ struct Cursor {
     aux: usize,
     token: usize,
     to: usize,
-    distances: [usize; 2],
+    gaps: [usize; 2],
 }
 
-/// The distance of the next match and the one before it, `pair` being the next two bytes of aux. Without branches.
+/// The gap of the next match and the one before it, `pair` being the next two bytes of aux. Without branches.
 #[inline(always)]
-fn next_distances(token: &Token, pair: usize, [newest, older]: [usize; 2]) -> [usize; 2] {
-    let fresh = if token.is_odd() { pair } else { ((pair & 255) + 1) * 8 };
+fn next_gaps(token: &Token, pair: usize, [newest, older]: [usize; 2]) -> [usize; 2] {
+    let fresh = if token.is_odd() { pair } else { (pair & 255) * 8 };
     let again = if token.is_odd() { older } else { newest };
     let older = if token.is_same() { older } else { newest };
     [if token.is_fresh() { fresh } else { again }, older]
 }
 
+/// Bytes of aux and tokens that are copied to where more may be read behind them.
+const TAIL: usize = 16;
+/// What may be read behind them: as much as keeps all tokens of a tail in a burst.
+const TAIL_ROOM: usize = AUX_READ + TAIL * AUX_BYTES;
+
 /// Decompresses `src` into exactly `dst`.
 pub(crate) fn decode(src: &[u8], dst: &mut [u8]) -> Result<(), Corrupt> {
     let [a, b, c, d] = *src.first_chunk::<HEADER>().ok_or(Corrupt)?;
     let literals_end = HEADER + usize::from(u16::from_le_bytes([a, b]));
-    let aux_end = literals_end + usize::from(u16::from_le_bytes([c, d]));
-    if aux_end > src.len() {
+    let mut aux_end = usize::from(u16::from_le_bytes([c, d]));
+    let control = src.get(literals_end..).ok_or(Corrupt)?;
+    let mut source = Source { block: src, control, tokens_end: control.len() };
+    let mut at = Cursor { literal: HEADER, aux: 0, token: aux_end, to: 0, gaps: FIRST_GAPS };
+    if aux_end > control.len() {
         return Err(Corrupt);
     }
-    let mut at = Cursor { literal: HEADER, aux: literals_end, token: aux_end, to: 0, distances: FIRST_DISTANCES };
-    loop {
-        fast(src, dst, &mut at)?;
-        let Some(&token) = src.get(at.token) else {
-            break;
-        };
-        at.token += 1;
-        sequence(src, dst, &mut at, &ALPHABET.decode[usize::from(token)])?;
+    let mut tail = [0; TAIL + TAIL_ROOM];
+    while at.token < source.tokens_end {
+        fast(&source, dst, &mut at)?;
+        let left = at.aux.min(at.token)..source.tokens_end;
+        if left.len() <= TAIL && source.control.len() != tail.len() {
+            // Aux that reached into the tokens is noticed at the end.
+            aux_end = aux_end.checked_sub(left.start).ok_or(Corrupt)?;
+            at.aux -= left.start;
+            at.token -= left.start;
+            tail[..left.len()].copy_from_slice(&control[left.clone()]);
+            source = Source { block: src, control: &tail, tokens_end: left.len() };
+        } else if at.token < source.tokens_end {
+            sequence(&source, dst, &mut at)?;
+        }
     }
     let rest = literals_end.checked_sub(at.literal).ok_or(Corrupt)?;
     if at.aux != aux_end || at.to + rest != dst.len() {
@@ -50,109 +77,178 @@ pub(crate) fn decode(src: &[u8], dst: &mut [u8]) -> Result<(), Corrupt> {
 
 /// See [`fast_by`].
 #[inline(always)]
-fn fast(src: &[u8], dst: &mut [u8], at: &mut Cursor) -> Result<(), Corrupt> {
+fn fast(source: &Source<'_>, dst: &mut [u8], at: &mut Cursor) -> Result<(), Corrupt> {
     #[cfg(target_arch = "x86_64")]
     if crate::cpu::is_wide() {
         // SAFETY: just asked.
-        return unsafe { fast_wide(src, dst, at) };
+        return unsafe { fast_wide(source, dst, at) };
     }
-    fast_portable(src, dst, at)
+    fast_portable(source, dst, at)
 }
 
 /// Not inlined: it needs every register.
 #[inline(never)]
-fn fast_portable(src: &[u8], dst: &mut [u8], at: &mut Cursor) -> Result<(), Corrupt> {
-    fast_by(src, dst, at)
+fn fast_portable(source: &Source<'_>, dst: &mut [u8], at: &mut Cursor) -> Result<(), Corrupt> {
+    fast_by(source, dst, at)
 }
 
 /// The same, for the CPUs that most have.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
 #[inline(never)]
-fn fast_wide(src: &[u8], dst: &mut [u8], at: &mut Cursor) -> Result<(), Corrupt> {
-    fast_by(src, dst, at)
+fn fast_wide(source: &Source<'_>, dst: &mut [u8], at: &mut Cursor) -> Result<(), Corrupt> {
+    fast_by(source, dst, at)
 }
 
 /// Bytes that are copied for every token, whatever its length.
 const ALWAYS: usize = 16;
-/// Bytes of the source from a token on that the fast loop may read.
-const TOKEN_ROOM: usize = 4;
+/// Bytes of literals that are read for every token, and that it takes at most.
+const LITERAL_READ: usize = 8;
+/// Bytes of aux that are read for every token.
+const AUX_READ: usize = 4;
+/// Bytes of aux that it takes at most.
+const AUX_BYTES: usize = 3;
+/// The extension of a count that two bytes more belong to.
+const LONG_COUNT: u32 = 255;
 
-/// Decodes tokens while there is room for whole chunks on all sides, and no count takes three bytes.
-///
-/// The source's end is far as long as tokens are left: aux is read up to `TOKEN_ROOM` bytes from where the tokens are,
-/// and literals up to there too.
+/// Decodes tokens, while a burst of one is left and the destination has room for whole chunks.
 #[inline(always)]
-fn fast_by(src: &[u8], dst: &mut [u8], at: &mut Cursor) -> Result<(), Corrupt> {
+fn fast_by(source: &Source<'_>, dst: &mut [u8], at: &mut Cursor) -> Result<(), Corrupt> {
     if at.to < MIN_DISTANCE || dst.len() < ALWAYS {
         return Ok(());
     }
-    let (start, source) = (dst.as_mut_ptr(), src.as_ptr());
-    // The highest place from which 16 bytes can be written; the first that is too near the source's end for a token.
+    let (start, block, control) = (dst.as_mut_ptr(), source.block.as_ptr(), source.control.as_ptr());
+    // The highest place from which 16 bytes can be written.
     let to_limit = start.wrapping_add(dst.len() - ALWAYS);
-    let tokens_end = source.wrapping_add((src.len() + 1).saturating_sub(TOKEN_ROOM));
-    let mut literal = source.wrapping_add(at.literal);
-    let mut aux = source.wrapping_add(at.aux);
-    let mut place = source.wrapping_add(at.token);
+    // The lowest place to which something can be copied from the least distance.
+    let nearest = start.wrapping_add(MIN_DISTANCE);
+    let mut literal = block.wrapping_add(at.literal);
+    let mut aux = control.wrapping_add(at.aux);
+    let mut place = control.wrapping_add(at.token);
     let mut to = start.wrapping_add(at.to);
-    let [mut newest, mut older] = at.distances;
-    // The start plus 8, which `to` is not below.
-    let nearest = start.addr() + MIN_DISTANCE;
-    while place < tokens_end && aux <= place && literal.wrapping_add(8 - TOKEN_ROOM) <= place {
-        // SAFETY: place < tokens_end, which is inside the source.
-        let token = &ALPHABET.decode[usize::from(unsafe { place.read() })];
-        // SAFETY: aux <= place, and 4 bytes from there are inside the source.
-        let next = u32::from_le_bytes(unsafe { aux.cast::<[u8; 4]>().read() });
-        // The match's length, if it is an extension, is behind the distance.
-        let count = next >> token.distance_bits() & token.count_mask();
-        let total = token.total() + count as usize;
-        // Literals that are an extension have a total above any block's length.
-        if to.addr() + total > to_limit.addr() {
+    let [mut newest, mut older] = at.gaps;
+    'block: loop {
+        let mut burst_end = place.wrapping_add(source.burst(literal, aux, place));
+        if burst_end == place {
             break;
         }
-        let distances = next_distances(token, (next & 0xffff) as usize, [newest, older]);
-        let [distance, _] = distances;
-        // With `to` not below `nearest`, this says 8 <= distance <= to - start.
-        if distance.wrapping_sub(MIN_DISTANCE) > to.addr() - nearest {
-            return Err(Corrupt);
-        }
-        let from = to.wrapping_sub(distance);
-        // SAFETY: literal + 4 <= place, and 4 bytes from there are inside the source.
-        let fresh = u64::from_le_bytes(unsafe { literal.cast::<[u8; 8]>().read() });
-        // SAFETY: distance <= to - start, and to + 16 is inside the destination.
-        let old = u64::from_le_bytes(unsafe { from.cast::<[u8; 8]>().read() });
-        let merged = old ^ (old ^ fresh) & token.mask;
-        // SAFETY: to + total + 16 is inside the destination.
-        unsafe { to.cast::<[u8; 8]>().write(merged.to_le_bytes()) }
-        // SAFETY: distance >= 8, and as above.
-        unsafe { copy8(from, to, 8) }
-        if total > ALWAYS {
-            if count == 255 {
-                break;
+        while place < burst_end {
+            // SAFETY: place < burst_end, which is not behind the tokens' end.
+            let token = &ALPHABET.decode[usize::from(unsafe { place.read() })];
+            // SAFETY: within a burst.
+            let mut next = u32::from_le_bytes(unsafe { aux.cast::<[u8; AUX_READ]>().read() });
+            // The match's length, if it is an extension, is behind the distance.
+            let mut count = next >> token.distance_bits() & token.count_mask();
+            let mut total = token.total() + count as usize;
+            // Literals that are an extension have a total above any block's length.
+            if to.addr() + total > to_limit.addr() {
+                let room = to_limit.addr().saturating_sub(to.addr());
+                let Some(long) = source.long_literals(token, literal, aux, room) else {
+                    break 'block;
+                };
+                // SAFETY: `long_literals` says that there is room for it on both sides.
+                unsafe { copy_by_32(literal, to, long.len) }
+                literal = literal.wrapping_add(long.len);
+                to = to.wrapping_add(long.len);
+                aux = aux.wrapping_add(1);
+                (next, count, total) = (long.next, long.count, token.matched() + long.count as usize);
+                // It took more of the streams than what a burst counts on.
+                burst_end = place.wrapping_add(1);
             }
-            // SAFETY: to + 32 < to + total + 16.
-            unsafe { copy8(from, to, 16) }
+            let gaps = next_gaps(token, (next & 0xffff) as usize, [newest, older]);
+            let from = to.wrapping_sub(gaps[0]);
+            if from < nearest {
+                return Err(Corrupt);
+            }
+            let from = from.wrapping_sub(MIN_DISTANCE);
+            // SAFETY: within a burst.
+            let fresh = u64::from_le_bytes(unsafe { literal.cast::<[u8; LITERAL_READ]>().read() });
+            // SAFETY: from is at least `start` and 8 below `to`, and to + 16 is inside the destination.
+            let old = u64::from_le_bytes(unsafe { from.cast::<[u8; 8]>().read() });
+            let merged = old ^ (old ^ fresh) & token.mask;
+            // SAFETY: to + total + 16 is inside the destination.
+            unsafe { to.cast::<[u8; 8]>().write(merged.to_le_bytes()) }
             // SAFETY: as above.
-            unsafe { copy8(from, to, 24) }
-            if total > 32 {
-                // SAFETY: to + total + 16 is inside the destination.
-                unsafe { copy_chunks(from, to, total) }
+            unsafe { copy8(from, to, 8) }
+            if total > ALWAYS {
+                if count == LONG_COUNT {
+                    let room = to_limit.addr() - to.addr();
+                    let Some(longer) = source.long_count(token, aux).filter(|more| total + more <= room) else {
+                        break 'block;
+                    };
+                    total += longer;
+                    aux = aux.wrapping_add(2);
+                    burst_end = place.wrapping_add(1);
+                }
+                // SAFETY: to + 32 < to + total + 16.
+                unsafe { copy8(from, to, 16) }
+                // SAFETY: as above.
+                unsafe { copy8(from, to, 24) }
+                if total > 32 {
+                    // SAFETY: to + total + 16 is inside the destination.
+                    unsafe { copy_chunks(from, to, total) }
+                }
             }
+            [newest, older] = gaps;
+            literal = literal.wrapping_add(token.literals());
+            aux = aux.wrapping_add(token.aux());
+            to = to.wrapping_add(total);
+            place = place.wrapping_add(1);
         }
-        [newest, older] = distances;
-        literal = literal.wrapping_add(token.literals());
-        aux = aux.wrapping_add(token.aux());
-        to = to.wrapping_add(total);
-        place = place.wrapping_add(1);
     }
     *at = Cursor {
-        literal: literal.addr() - source.addr(),
-        aux: aux.addr() - source.addr(),
-        token: place.addr() - source.addr(),
+        literal: literal.addr() - block.addr(),
+        aux: aux.addr() - control.addr(),
+        token: place.addr() - control.addr(),
         to: to.addr() - start.addr(),
-        distances: [newest, older],
+        gaps: [newest, older],
     };
     Ok(())
+}
+
+/// Literals whose number is an extension, and what follows them in aux.
+struct LongLiterals {
+    len: usize,
+    next: u32,
+    count: u32,
+}
+
+impl Source<'_> {
+    /// How many tokens may be decoded from these places before the streams' ends have to be looked at again.
+    #[inline(always)]
+    fn burst(&self, literal: *const u8, aux: *const u8, place: *const u8) -> usize {
+        let literals = (self.block.as_ptr().addr() + self.block.len()).saturating_sub(literal.addr());
+        let aux = (self.control.as_ptr().addr() + self.control.len()).saturating_sub(aux.addr());
+        let tokens = self.control.as_ptr().addr() + self.tokens_end - place.addr();
+        // The last token of the burst, too, reads all that it may read.
+        tokens.min(literals / LITERAL_READ).min(aux.saturating_sub(AUX_READ - AUX_BYTES) / AUX_BYTES)
+    }
+
+    /// The literals that come before the match of `token`, if they are an extension of one byte, the match's length is
+    /// none of three, and chunks of 32 may be copied: from the source, and to the destination, which has `room` and 16
+    /// bytes more. After them and the match there is room for 16 bytes.
+    #[inline(never)]
+    fn long_literals(&self, token: &Token, literal: *const u8, aux: *const u8, room: usize) -> Option<LongLiterals> {
+        let rest = self.control.get(aux.addr() - self.control.as_ptr().addr()..)?;
+        let [count, a, b, c, d] = *rest.first_chunk()?;
+        if !token.has_long_literals() || u32::from(count) == LONG_COUNT {
+            return None;
+        }
+        let len = LONG_LITERALS + usize::from(count);
+        let next = u32::from_le_bytes([a, b, c, d]);
+        let count = next >> token.distance_bits() & token.count_mask();
+        let from = literal.addr() - self.block.as_ptr().addr();
+        let fits = from + len + 32 <= self.block.len() && len + (token.matched() + count as usize).max(16) <= room;
+        (fits && count != LONG_COUNT).then_some(LongLiterals { len, next, count })
+    }
+
+    /// What is added to a match's length whose extension is three bytes.
+    #[inline(never)]
+    fn long_count(&self, token: &Token, aux: *const u8) -> Option<usize> {
+        let from = aux.addr() - self.control.as_ptr().addr() + token.aux();
+        let [low, high] = *self.control.get(from..)?.first_chunk()?;
+        Some(usize::from(u16::from_le_bytes([low, high])))
+    }
 }
 
 /// Copies 8 bytes from `from + offset` to `to + offset`.
@@ -183,43 +279,57 @@ unsafe fn copy_chunks(from: *const u8, to: *mut u8, total: usize) {
     }
 }
 
-/// One token with every step checked: the ends of the block.
+/// Copies `len` bytes, and up to 31 more.
+///
+/// # Safety
+/// `len + 32` bytes may be read at `from` and written at `to`, and the two do not overlap.
+#[inline(always)]
+unsafe fn copy_by_32(from: *const u8, to: *mut u8, len: usize) {
+    let mut done = 0;
+    while done < len {
+        // SAFETY: done + 32 < len + 32.
+        let bytes = unsafe { from.wrapping_add(done).cast::<[u8; 32]>().read() };
+        // SAFETY: as above.
+        unsafe { to.wrapping_add(done).cast::<[u8; 32]>().write(bytes) }
+        done += 32;
+    }
+}
+
+/// One token with every step checked: the ends of the block, and counts of three bytes.
 #[inline(never)]
-fn sequence(src: &[u8], dst: &mut [u8], at: &mut Cursor, token: &Token) -> Result<(), Corrupt> {
+fn sequence(source: &Source<'_>, dst: &mut [u8], at: &mut Cursor) -> Result<(), Corrupt> {
+    let control = source.control;
+    let token = &ALPHABET.decode[usize::from(control[at.token])];
+    at.token += 1;
     let mut literals = token.literals();
     let mut matched = token.matched();
     if token.has_long_literals() {
-        literals = LONG_LITERALS + extension(src, &mut at.aux)?;
+        literals = LONG_LITERALS + extension(control, &mut at.aux)?;
     }
-    let byte = |place: usize| src.get(place).copied().map_or(0, usize::from);
-    at.distances = next_distances(token, byte(at.aux) | byte(at.aux + 1) << 8, at.distances);
+    let byte = |place: usize| control.get(place).copied().map_or(0, usize::from);
+    at.gaps = next_gaps(token, byte(at.aux) | byte(at.aux + 1) << 8, at.gaps);
     at.aux += token.distance_bits() as usize / 8;
-    let [distance, _] = at.distances;
     if token.has_long_match() {
-        matched += extension(src, &mut at.aux)?;
+        matched += extension(control, &mut at.aux)?;
     }
-    copy_literals(src, at.literal, dst, at.to, literals)?;
+    copy_literals(source.block, at.literal, dst, at.to, literals)?;
     at.literal += literals;
     at.to += literals;
-    if matched == 0 {
-        return Ok(());
+    if matched > 0 {
+        copy_match(dst, at.to, at.gaps[0] + MIN_DISTANCE, matched)?;
+        at.to += matched;
     }
-    if distance < MIN_DISTANCE {
-        return Err(Corrupt);
-    }
-    copy_match(dst, at.to, distance, matched)?;
-    at.to += matched;
     Ok(())
 }
 
 /// A count in aux.
-fn extension(src: &[u8], aux: &mut usize) -> Result<usize, Corrupt> {
-    let byte = *src.get(*aux).ok_or(Corrupt)?;
+fn extension(control: &[u8], aux: &mut usize) -> Result<usize, Corrupt> {
+    let byte = *control.get(*aux).ok_or(Corrupt)?;
     *aux += 1;
     if byte < 255 {
         return Ok(usize::from(byte));
     }
-    let [low, high] = *src.get(*aux..).and_then(|rest| rest.first_chunk()).ok_or(Corrupt)?;
+    let [low, high] = *control.get(*aux..).and_then(|rest| rest.first_chunk()).ok_or(Corrupt)?;
     *aux += 2;
     Ok(255 + usize::from(u16::from_le_bytes([low, high])))
 }

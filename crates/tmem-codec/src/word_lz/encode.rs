@@ -1,7 +1,7 @@
 //! The encoder. The source may change under it: every length is bounded by positions, as in `lz4`.
 
 use super::tokens::{ALPHABET, EIGHT_LITERALS, LONG_LITERALS, MIN_MATCH};
-use super::{FIRST_DISTANCES, HEADER, MIN_DISTANCE};
+use super::{FIRST_GAPS, HEADER, MIN_DISTANCE};
 use crate::MAX_BLOCK;
 use crate::lz4::{TABLE_LEN, common_len, table_bits};
 use crate::raw::{copy16, load32, load64};
@@ -80,12 +80,13 @@ impl Output<'_> {
     #[inline(always)]
     fn distance(&mut self, distance: usize) -> usize {
         let [newest, older] = self.distances;
-        let is_short = distance.is_multiple_of(8) && distance <= 2048;
+        let gap = distance - MIN_DISTANCE;
+        let is_short = gap.is_multiple_of(8) && gap < 2048;
         let fresh = if is_short { 2 } else { 3 };
         let mode: usize = if distance == older { 1 } else { fresh };
         let mode = if distance == newest { 0 } else { mode };
         self.distances = [distance, if distance == newest { older } else { newest }];
-        let [low, high, ..] = if is_short { distance / 8 - 1 } else { distance }.to_le_bytes();
+        let [low, high, ..] = if is_short { gap / 8 } else { gap }.to_le_bytes();
         let place = &mut self.streams.aux[self.aux_len..self.aux_len + 2];
         place.copy_from_slice(&[low, high]);
         self.aux_len += mode.saturating_sub(1);
@@ -292,7 +293,8 @@ fn encode_by<const STEP: usize>(
     let bits = table_bits(src.len());
     table[..1 << bits].fill(0);
     let mut finder = Finder { table, bits };
-    let mut out = Output { dst, streams, literals_end: HEADER, tokens_len: 0, aux_len: 0, distances: FIRST_DISTANCES };
+    let distances = FIRST_GAPS.map(|gap| gap + MIN_DISTANCE);
+    let mut out = Output { dst, streams, literals_end: HEADER, tokens_len: 0, aux_len: 0, distances };
     let mut anchor = 0;
     let mut at = MIN_DISTANCE;
     while let Some(found) = look::<STEP>(&mut finder, src, at, out.distances[0]) {

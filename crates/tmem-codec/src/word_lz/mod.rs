@@ -14,8 +14,8 @@
 //! ```text
 //! 0  the distance of the match before                                    (at the start: 8)
 //! 1  the distance that was in use before that one; the two change places (at the start: 16)
-//! 2  8 * (b + 1), b the next byte of aux
-//! 3  the next two bytes of aux, little end first; at least 8
+//! 2  8 + 8 * b, b the next byte of aux
+//! 3  8 + the next two bytes of aux, little end first
 //! ```
 //! Aux has, in this order and where the token says so: the count of literals less 16, the distance, the match's length
 //! less 4. A count is one byte, or 255 and two bytes of the count less 255. What the tokens leave of the block is
@@ -40,7 +40,7 @@ pub(crate) use encode::{Search, Streams, encode};
 
 /// Bytes before the literals.
 const HEADER: usize = 4;
-/// The two distances that a block starts with.
-const FIRST_DISTANCES: [usize; 2] = [8, 16];
-/// No match is nearer, so that copies can go by 8 bytes.
+/// No match is nearer, so that copies can go by 8 bytes. What a distance has beyond that is its *gap*.
 const MIN_DISTANCE: usize = 8;
+/// The two gaps that a block starts with.
+const FIRST_GAPS: [usize; 2] = [0, 8];

@@ -7,6 +7,8 @@
 //! With `Delta`, each word is first replaced by its difference from the word before (the first by itself), folded so
 //! that small negative differences are small too: `d << 1 ^ d >> 63`, the shift of the sign being arithmetic.
 
+mod vector;
+
 use crate::raw::{load64, store64};
 
 /// What is done to the words before an LZ sees them.
@@ -45,10 +47,16 @@ fn unfold64(folded: u64) -> u64 {
     folded >> 1 ^ (folded & 1).wrapping_neg()
 }
 
-fn turn<const DELTA: bool>(src: &[u8], dst: &mut [u8]) {
+/// Where a transform stands: the next word, and the one before it.
+#[derive(Clone, Copy, Default)]
+struct Position {
+    at: usize,
+    last: u64,
+}
+
+/// From `position` to the end, in portable code.
+fn turn<const DELTA: bool>(Position { mut at, mut last }: Position, src: &[u8], dst: &mut [u8]) {
     let words = src.len() / 8;
-    let mut last = 0;
-    let mut at = 0;
     while at + 8 <= words {
         let mut rows = [0; 8];
         for (row, word) in rows.iter_mut().enumerate() {
@@ -74,10 +82,9 @@ fn turn<const DELTA: bool>(src: &[u8], dst: &mut [u8]) {
     dst[words * 8..src.len()].copy_from_slice(&src[words * 8..]);
 }
 
-fn turn_back<const DELTA: bool>(src: &[u8], dst: &mut [u8]) {
+/// From `position` to the end, in portable code.
+fn turn_back<const DELTA: bool>(Position { mut at, mut last }: Position, src: &[u8], dst: &mut [u8]) {
     let words = src.len() / 8;
-    let mut last = 0;
-    let mut at = 0;
     while at + 8 <= words {
         let mut rows = [0; 8];
         for (plane, bytes) in rows.iter_mut().enumerate() {
@@ -104,8 +111,8 @@ pub(crate) fn forward(transform: Transform, src: &[u8], dst: &mut [u8]) {
     assert_eq!(src.len(), dst.len());
     match transform {
         Transform::None => dst.copy_from_slice(src),
-        Transform::Planes => turn::<false>(src, dst),
-        Transform::Delta => turn::<true>(src, dst),
+        Transform::Planes => turn::<false>(vector::turn::<false>(src, dst), src, dst),
+        Transform::Delta => turn::<true>(vector::turn::<true>(src, dst), src, dst),
     }
 }
 
@@ -114,8 +121,8 @@ pub(crate) fn inverse(transform: Transform, src: &[u8], dst: &mut [u8]) {
     assert_eq!(src.len(), dst.len());
     match transform {
         Transform::None => dst.copy_from_slice(src),
-        Transform::Planes => turn_back::<false>(src, dst),
-        Transform::Delta => turn_back::<true>(src, dst),
+        Transform::Planes => turn_back::<false>(vector::turn_back::<false>(src, dst), src, dst),
+        Transform::Delta => turn_back::<true>(vector::turn_back::<true>(src, dst), src, dst),
     }
 }
 
@@ -127,6 +134,27 @@ mod tests {
     use std::vec::Vec;
 
     const ALL: [Transform; 2] = [Transform::Planes, Transform::Delta];
+
+    #[test]
+    fn the_portable_turns_agree_with_the_vector_ones() {
+        let src: Vec<u8> = (0..4200u32).map(|at| (at * at * 77).to_le_bytes()[1]).collect();
+        let start = Position::default();
+        for len in [0, 8, 127, 128, 136, 1000, 4096, 4200] {
+            let (src, mut portable, mut vector) = (&src[..len], vec![0; len], vec![0; len]);
+            turn::<false>(start, src, &mut portable);
+            forward(Transform::Planes, src, &mut vector);
+            assert!(portable == vector, "planes {len}");
+            turn::<true>(start, src, &mut portable);
+            forward(Transform::Delta, src, &mut vector);
+            assert!(portable == vector, "delta {len}");
+            turn_back::<false>(start, src, &mut portable);
+            inverse(Transform::Planes, src, &mut vector);
+            assert!(portable == vector, "back from planes {len}");
+            turn_back::<true>(start, src, &mut portable);
+            inverse(Transform::Delta, src, &mut vector);
+            assert!(portable == vector, "back from delta {len}");
+        }
+    }
 
     #[test]
     fn planes_stand_where_the_format_says() {
