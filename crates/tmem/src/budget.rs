@@ -109,6 +109,12 @@ impl Budget {
         self.used() + RESERVE_BYTES <= self.limit()
     }
 
+    /// Whether the cleaner could open a segment.
+    pub(crate) fn can_clean(&self) -> bool {
+        // Relaxed: see above.
+        self.used() + SEGMENT_BYTES <= self.cleaner_limit.load(Ordering::Relaxed)
+    }
+
     /// Takes `bytes` if they fit.
     pub(crate) fn take(&self, bytes: usize, what: Use, claim: Claim) -> Result<(), NoRoom> {
         let limit = match claim {

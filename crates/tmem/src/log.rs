@@ -125,7 +125,7 @@ impl Log {
         }
         // Relaxed: a counter.
         let nth = self.seals.fetch_add(1, Ordering::Relaxed);
-        let word = self.segments.row(open.id).seal(nth, (open.settled, open.stuck));
+        let word = self.segments.row(open.id).seal(open.since.unwrap_or(nth), (open.settled, open.stuck));
         // Relaxed: a hint of how much cleaning would bring.
         self.reclaimable.fetch_add(i64::from(word.reclaimable()), Ordering::Relaxed);
     }

@@ -175,7 +175,7 @@ impl RowWord {
 #[derive(Debug)]
 pub(crate) struct Row {
     word: AtomicU64,
-    /// When it was sealed, in seals of the whole log.
+    /// When it was sealed, in seals of the whole log; or if it holds copies, when the youngest of them was.
     sealed_at: AtomicU64,
     /// The generation of policies under which the cleaner took all of it as cold; 0: it did not.
     settled: AtomicU64,
@@ -242,7 +242,7 @@ impl Row {
         word.reclaimable().saturating_sub(stuck)
     }
 
-    /// Seals it as the log's `nth`. Returns the word as it is afterwards.
+    /// Seals it, as old as the log's `nth`. Returns the word as it is afterwards.
     pub(crate) fn seal(&self, nth: u64, (settled, stuck): (u64, u64)) -> RowWord {
         // Relaxed: a hint for choosing victims.
         self.sealed_at.store(nth, Ordering::Relaxed);

@@ -147,12 +147,14 @@ pub(crate) struct OpenSegment {
     pub(crate) settled: u64,
     /// Units of dead granules in blocks that were copied whole because they take less room so.
     pub(crate) stuck: u64,
+    /// When the youngest of the blocks copied to it was sealed, in seals of the log; none: it holds what was just put.
+    pub(crate) since: Option<u64>,
 }
 
 impl OpenSegment {
     /// The owner of `id`, which the caller has just opened.
     pub(crate) fn new(id: SegmentId, settled: u64) -> Self {
-        Self { id, tail: 0, committed: 0, settled, stuck: 0 }
+        Self { id, tail: 0, committed: 0, settled, stuck: 0, since: None }
     }
 
     /// Bytes that the payload of one more block may have.

@@ -6,6 +6,7 @@ mod support;
 
 use std::time::Duration;
 use support::pages::{Kind, page};
+use support::random::Random;
 use support::{GRANULE, MIB, pool_of, quiet_store, within};
 use tmem::{ClientOptions, Outcome, Policy, PoolOptions};
 
@@ -173,5 +174,43 @@ fn a_lowered_budget_leaves_room_to_clean() {
             assert_eq!(keep.get(1, nth * GRANULE, &mut [0; 4096]), Outcome::Filled);
         }
         store.validate();
+    });
+}
+
+/// Fills a store of 24 MiB with text until a put is rejected, then overwrites granules at random, as many as it held.
+/// Returns how many those were and how many are left: a rejected put leaves its granule missing.
+fn overwrite_full(policy: Policy) -> (u64, u64) {
+    let store = quiet_store(24 * MIB);
+    let pool = pool_of(&store, "keep", PoolOptions::persistent().policy(policy));
+    let pages: Vec<_> = (0..1024).map(|seed| page(Kind::Text, seed)).collect();
+    let mut random = Random::new(1);
+    let full = (0..).find(|nth| pool.put(1, nth * GRANULE, &pages[random.index(1024)]) != Outcome::Stored).unwrap();
+    let mut held: Vec<_> = (0..full).collect();
+    for _ in 0..full {
+        let at = random.index(held.len());
+        if pool.put(1, held[at] * GRANULE, &pages[random.index(1024)]) != Outcome::Stored {
+            held.swap_remove(at);
+        }
+    }
+    store.validate();
+    assert_eq!(store.count_granules(), held.len() as u64);
+    (full, store.count_granules())
+}
+
+#[test]
+fn a_full_dense_store_does_not_run_out_of_what_the_cleaner_copies_to() {
+    within(LONG, || {
+        // It was left with a tenth, and hardly anything but dead blocks.
+        let (full, left) = overwrite_full(Policy::Dense);
+        assert!(left * 4 >= full * 3, "{left} of {full}");
+    });
+}
+
+#[test]
+fn what_is_left_of_settled_blocks_takes_no_more_than_its_room() {
+    within(LONG, || {
+        // Three quarters were left.
+        let (full, left) = overwrite_full(Policy::Balanced);
+        assert!(left * 100 >= full * 82, "{left} of {full}");
     });
 }

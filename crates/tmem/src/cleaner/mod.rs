@@ -18,11 +18,13 @@
 //!
 //! Progress: a pass writes to segments of the budget's reserve, which nobody else can take, and gives back more than it
 //! took before it takes again: it waits for the readers of its victim. Those are pinned for the length of one piece.
+//! Where it writes to is told in `heads`.
 //!
 //! Lock: [`Cleaner`] is behind the engine's first lock. Callers without room clean for themselves (`make_room`); the
 //! background thread cleans ahead of need.
 
 mod choose;
+mod heads;
 mod settle;
 mod sweep;
 mod thread;
@@ -41,16 +43,14 @@ use crate::segment::OpenSegment;
 use crate::table::PIECE_UNITS;
 use crate::units::{SEGMENT_BYTES, SEGMENT_UNITS, SegmentId};
 use choose::Drops;
+use heads::Heads;
 
 /// What the cleaner needs, and what it has open.
 #[derive(Debug)]
 pub(crate) struct Cleaner {
     /// Its heads are not used: the cleaner's are below.
     context: Context,
-    /// Where copies go, by class. A copy stays in its class, but for ephemeral blocks that survive an eviction.
-    copies: [Option<OpenSegment>; 3],
-    /// Where blocks go that were encoded anew, by class.
-    settled: [Option<OpenSegment>; 3],
+    heads: Heads,
     /// A cold block before it is encoded.
     raw: Box<[u8; tmem_codec::MAX_BLOCK]>,
     /// The leaf at which the last sweep ended.
@@ -118,7 +118,7 @@ impl Cleaner {
         budget.take(tmem_codec::MAX_BLOCK, crate::budget::Use::Scratch, Claim::Put)?;
         let raw = vec![0; tmem_codec::MAX_BLOCK].into_boxed_slice();
         let raw = raw.try_into().unwrap_or_else(|_| unreachable!("of that size"));
-        Ok(Self { context, copies: [None, None, None], settled: [None, None, None], raw, hand: 0 })
+        Ok(Self { context, heads: Heads::default(), raw, hand: 0 })
     }
 }
 
@@ -178,17 +178,19 @@ impl Engine {
     }
 
     /// Seals the heads that nobody is appending to, if they have a segment's worth of room between them: compaction
-    /// then makes fewer of them.
+    /// then makes fewer of them. The cleaner's stay open where compaction would have nothing else to copy to.
     fn seal_roomy_heads(&self, cleaner: &mut Cleaner, own: &mut Context) -> Result<(), Exhausted> {
-        let heads = own.heads.iter().chain(&cleaner.copies).chain(&cleaner.settled).flatten();
-        let room: usize = heads.map(OpenSegment::room).sum();
+        let whole = self.budget.can_clean();
+        let cleaners = cleaner.heads.open().filter(|_| whole);
+        let room: usize = own.heads.iter().flatten().chain(cleaners).map(OpenSegment::room).sum();
         if room + self.contexts.idle_room() < SEGMENT_BYTES {
             return Err(Exhausted);
         }
-        for head in own.heads.iter_mut().filter_map(Option::take) {
+        let idle = own.heads.iter_mut().filter_map(Option::take).chain(self.contexts.take_idle_heads());
+        let cleaners = whole.then(|| cleaner.heads.take()).into_iter().flatten();
+        for head in idle.chain(cleaners) {
             self.log.seal(head);
         }
-        self.seal_idle_heads(cleaner);
         Ok(())
     }
 
@@ -234,16 +236,6 @@ impl Engine {
         while self.log.has_limbo() {
             std::thread::yield_now();
             self.reclaim_now();
-        }
-    }
-
-    /// Seals the heads that nobody is appending to.
-    fn seal_idle_heads(&self, cleaner: &mut Cleaner) {
-        for head in self.contexts.take_idle_heads() {
-            self.log.seal(head);
-        }
-        for head in cleaner.copies.iter_mut().chain(&mut cleaner.settled).filter_map(Option::take) {
-            self.log.seal(head);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Encoding anew: cold granules together with their neighbours, and what is left of blocks that are partly dead.
 
+use super::heads::Kind;
 use super::walk::{Live, refers_to};
 use super::{Cleaner, Cold, Fate};
 use crate::budget::NoRoom;
@@ -11,7 +12,7 @@ use crate::header::{HEADER_BYTES, Header};
 use crate::segment::OpenSegment;
 use crate::stats::Counter;
 use crate::table::LeafRef;
-use crate::units::{BLOCK_GRANULES, BLOCK_GRANULES_U32, GRANULE_BYTES};
+use crate::units::{BLOCK_GRANULES, BLOCK_GRANULES_U32, GRANULE_BYTES, SEGMENT_BYTES};
 use core::ops::Range;
 use tmem_codec::{Policy, Temperature};
 
@@ -72,7 +73,7 @@ impl Engine {
             if !refers_to(self.tables.entry(live.leaf, index), live.block) {
                 continue;
             }
-            let group = self.decode_group(cleaner, live.leaf, index, (group_granules(policy), cold));
+            let group = self.decode_group(cleaner, live, index, (group_granules(policy), cold));
             let run = group.run_around(index);
             let most = group.units(&run);
             if run.is_empty() || !self.rewrite(cleaner, live, (&group, run), most)? {
@@ -90,8 +91,12 @@ impl Engine {
         Ok(live.dead_units == 0)
     }
 
-    /// Decodes the cold granules of the aligned group around `index`.
-    fn decode_group(&self, cleaner: &mut Cleaner, leaf: LeafRef, index: u32, (granules, cold): (u32, Cold)) -> Group {
+    /// Decodes the cold granules of the aligned group around `index`, those from other segments only while there is
+    /// room besides the reserve: what they leave there is dead, but no room until compaction comes by. And what lies in
+    /// a younger segment may be what was just put.
+    fn decode_group(&self, cleaner: &mut Cleaner, live: &Live<'_>, index: u32, (granules, cold): (u32, Cold)) -> Group {
+        let leaf = live.leaf;
+        let from_anywhere = self.budget.room() >= SEGMENT_BYTES;
         let base = index / granules * granules;
         let mut group = Group { base, seen: [Entry::MISSING; BLOCK_GRANULES] };
         let Cleaner { context, raw, .. } = cleaner;
@@ -102,7 +107,7 @@ impl Engine {
             let Some(block) = entry.as_block() else {
                 continue;
             };
-            if cold == Cold::Unread && entry.heat() > 0 {
+            if cold == Cold::Unread && entry.heat() > 0 || !from_anywhere && block.segment != live.block.segment {
                 continue;
             }
             let again = held.is_some_and(|held| held.same_block(block));
@@ -151,11 +156,11 @@ impl Engine {
         (group, run): (&Group, Range<u32>),
         most: u32,
     ) -> Result<bool, NoRoom> {
-        let Cleaner { context, settled, raw, .. } = cleaner;
+        let Cleaner { context, heads, raw, .. } = cleaner;
         let raw = &raw[group.raw_range(&run)];
-        let kind = (live.class, self.policy_generation());
+        let kind = Kind { class: live.class, settled: self.policy_generation(), since: live.since };
         // Room for the worst case, which is raw: encoding cannot fail then.
-        let head = self.head_with(&mut settled[live.class as usize], kind, raw.len())?;
+        let head = self.head_with(heads, kind, raw.len())?;
         let header = self.encode_block_as(context, head, live, (run.start, raw), Temperature::Cold);
         let Some(header) = header.filter(|header| header.units() <= most) else { return Ok(false) };
         let to = head.push(&self.log.segments, &header);
@@ -206,8 +211,8 @@ impl Engine {
 
     /// Copies a block that settling leaves as it is to where the settled ones are.
     fn move_settled(&self, cleaner: &mut Cleaner, live: &Live<'_>, header: Header) -> Result<(), NoRoom> {
-        let kind = (live.class, self.policy_generation());
-        let head = self.head_with(&mut cleaner.settled[live.class as usize], kind, header.stored_bytes)?;
+        let kind = Kind { class: live.class, settled: self.policy_generation(), since: live.since };
+        let head = self.head_with(&mut cleaner.heads, kind, header.stored_bytes)?;
         let payload = live.payload();
         head.payload(&self.log.segments)[..payload.len()].copy_from_slice(payload);
         let to = head.push(&self.log.segments, &header);
@@ -234,7 +239,7 @@ impl Engine {
                 group.seen[nth as usize] = entry;
             }
         }
-        match self.encode_runs(cleaner, live, &group)? {
+        match self.encode_runs(cleaner, live, &group, fate)? {
             Some(parts) => {
                 for (run, to) in parts {
                     self.enter_run(cleaner, live, (&group, run), to);
@@ -249,10 +254,20 @@ impl Engine {
     }
 
     /// Encodes each run of a group as a block of its own and commits them, unless they take more room than the whole.
-    fn encode_runs(&self, cleaner: &mut Cleaner, live: &Live<'_>, group: &Group) -> Result<Option<Parts>, NoRoom> {
-        let Cleaner { context, copies, raw, .. } = cleaner;
+    /// What was settled stays so.
+    fn encode_runs(
+        &self,
+        cleaner: &mut Cleaner,
+        live: &Live<'_>,
+        group: &Group,
+        fate: &Fate,
+    ) -> Result<Option<Parts>, NoRoom> {
+        let Cleaner { context, heads, raw, .. } = cleaner;
+        let temperature = if live.header.settled { Temperature::Cold } else { Temperature::Hot };
+        let settled = if live.header.settled && matches!(fate, Fate::Settle(_)) { self.policy_generation() } else { 0 };
         let worst = tmem_codec::MAX_BLOCK + BLOCK_GRANULES * HEADER_BYTES;
-        let head = self.head_with(&mut copies[live.class as usize], (live.class, 0), worst)?;
+        let kind = Kind { class: live.class, settled, since: live.since };
+        let head = self.head_with(heads, kind, worst)?;
         let mut parts = Vec::new();
         let mut index = group.base;
         while index < group.base + live.block.granules {
@@ -262,7 +277,7 @@ impl Engine {
                 continue;
             }
             let raw = &raw[group.raw_range(&run)];
-            let Some(header) = self.encode_block_as(context, head, live, (run.start, raw), Temperature::Hot) else {
+            let Some(header) = self.encode_block_as(context, head, live, (run.start, raw), temperature) else {
                 head.rewind();
                 return Ok(None);
             };

@@ -6,15 +6,15 @@
 //! unit. What it cannot find has no header any more, and the segment is set aside until nothing refers to it: its
 //! entries report what is damaged.
 
+use super::heads::Kind;
 use super::{Cleaner, Fate};
-use crate::budget::{Claim, NoRoom};
+use crate::budget::NoRoom;
 use crate::client::PoolCore;
 use crate::engine::Engine;
 use crate::entry::{BlockRef, Entry};
 use crate::header::{HEADER_BYTES, Header};
 use crate::ops::{clear, release};
 use crate::row::Class;
-use crate::segment::OpenSegment;
 use crate::stats::Counter;
 use crate::table::{LEAF_GRANULES, LeafRef, ObjectRef};
 use crate::units::{SegmentId, unit_bytes, units_for};
@@ -39,6 +39,8 @@ pub(super) struct Live<'a> {
     pub(super) object: ObjectRef,
     pub(super) pool: Arc<PoolCore>,
     pub(super) class: Class,
+    /// What its copy counts as put at: moving does not make it young, but being looked at for use and kept does.
+    pub(super) since: u64,
     /// The most heat of its granules.
     pub(super) heat: u32,
     /// Units of the block that its dead granules answer for.
@@ -50,6 +52,12 @@ pub(super) struct Live<'a> {
 impl Live<'_> {
     pub(super) fn payload(&self) -> &[u8] {
         &self.bytes[HEADER_BYTES..HEADER_BYTES + self.header.stored_bytes]
+    }
+
+    /// Whether a block that is partly dead is not worth splitting yet. What is left of a settled one is smaller only if
+    /// it is encoded as cold once more: that is done when it is settling's turn, or when half of it is dead.
+    fn is_kept_whole(&self, fate: &Fate) -> bool {
+        self.header.settled && !matches!(fate, Fate::Settle(_)) && self.dead_units * 2 < self.block.units
     }
 }
 
@@ -73,7 +81,9 @@ impl Engine {
     }
 
     fn walk(&self, cleaner: &mut Cleaner, victim: SegmentId, fate: &Fate, step: Step) -> Result<(), NoRoom> {
-        let class = self.log.segments.row(victim).word().class();
+        let row = self.log.segments.row(victim);
+        let since = if matches!(fate, Fate::Copy) { row.sealed_at() } else { self.log.seals() };
+        let of = (row.word().class(), since);
         let bytes = self.log.segments.victim_bytes(victim);
         let mut at = 0;
         while at + HEADER_BYTES <= bytes.len() {
@@ -82,7 +92,7 @@ impl Engine {
                 let (place, units, granules) = (units_for(at), header.units(), header.granules());
                 let block = BlockRef { segment: victim, place, units, granules, index: 0 };
                 let block_end = (at + unit_bytes(units)).min(bytes.len());
-                if let Some(live) = self.look_up(cleaner, block, header, &bytes[at..block_end], class) {
+                if let Some(live) = self.look_up(cleaner, block, header, &bytes[at..block_end], of) {
                     self.clean_block(cleaner, &live, fate)?;
                 }
                 if step == Step::Block {
@@ -101,7 +111,7 @@ impl Engine {
         block: BlockRef,
         header: Header,
         bytes: &'a [u8],
-        class: Class,
+        (class, since): (Class, u64),
     ) -> Option<Live<'a>> {
         let leaf = self.tables.checked_leaf(header.leaf)?;
         if header.first + block.granules > LEAF_GRANULES {
@@ -118,7 +128,7 @@ impl Engine {
         let live_units: u32 = own.iter().filter_map(|(_, entry)| entry.as_block()).map(BlockRef::share).sum();
         // A damaged header may say less than its entries; it is found out when the block is verified.
         let dead_units = block.units.saturating_sub(live_units);
-        Some(Live { block, header, bytes, leaf, object, pool, class, heat, dead_units, agrees })
+        Some(Live { block, header, bytes, leaf, object, pool, class, since, heat, dead_units, agrees })
     }
 
     fn clean_block(&self, cleaner: &mut Cleaner, live: &Live<'_>, fate: &Fate) -> Result<(), NoRoom> {
@@ -143,7 +153,7 @@ impl Engine {
             }
             Fate::Drop(_) | Fate::Copy => {}
         }
-        if live.dead_units == 0 {
+        if live.dead_units == 0 || live.is_kept_whole(fate) {
             self.move_block(cleaner, live, live.class, live.heat)
         } else {
             self.split(cleaner, live, fate)
@@ -158,29 +168,14 @@ impl Engine {
         class: Class,
         heat: u32,
     ) -> Result<(), NoRoom> {
-        let head = self.head_with(&mut cleaner.copies[class as usize], (class, 0), live.header.stored_bytes)?;
+        let kind = Kind { class, settled: 0, since: live.since };
+        let head = self.head_with(&mut cleaner.heads, kind, live.header.stored_bytes)?;
         let to = head.push_copy(&self.log.segments, &live.header, live.bytes);
         head.commit(&self.log.segments);
         head.stuck += u64::from(live.dead_units);
         self.redirect(cleaner, live, to, heat);
         live.pool.cells.add(cleaner.context.slot, Counter::BlocksMoved, 1);
         Ok(())
-    }
-
-    /// A head with room for a payload of `bytes`; a new one is settled under the generation given.
-    pub(super) fn head_with<'h>(
-        &self,
-        slot: &'h mut Option<OpenSegment>,
-        kind: (Class, u64),
-        bytes: usize,
-    ) -> Result<&'h mut OpenSegment, NoRoom> {
-        if let Some(full) = slot.take_if(|head| head.room() < bytes) {
-            self.log.seal(full);
-        }
-        match slot {
-            Some(head) => Ok(head),
-            None => Ok(slot.insert(self.log.open(kind, &self.budget, Claim::Cleaner)?)),
-        }
     }
 
     /// Makes the entries that still refer to the victim's block refer to its copy, which is committed. Of the copy, the
