@@ -10,6 +10,7 @@
 use crate::budget::{Budget, Claim, NoRoom, Use};
 use crate::row::Class;
 use crate::segment::OpenSegment;
+use crate::table::{ObjectId, ObjectRef, PoolId};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use tmem_codec::{MAX_BLOCK, Workspace};
@@ -24,6 +25,8 @@ pub(crate) struct Context {
     pub(crate) workspace: Workspace,
     /// For blocks of which the caller wants a part, and for granules that are scattered.
     pub(crate) scratch: Box<[u8; MAX_BLOCK]>,
+    /// The object of the last operation: a hint, for it may be gone.
+    pub(crate) last: Option<((PoolId, ObjectId), ObjectRef)>,
     /// Bytes counted in the budget.
     charged: usize,
 }
@@ -38,6 +41,7 @@ impl Context {
             heads: [None, None],
             workspace: Workspace::new(),
             scratch: vec![0; MAX_BLOCK].into_boxed_slice().try_into().unwrap_or_else(|_| unreachable!("of that size")),
+            last: None,
             charged: least,
         };
         context.recount(budget);

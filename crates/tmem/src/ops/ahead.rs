@@ -34,6 +34,16 @@ impl Engine {
         }
     }
 
+    /// Asks for what an operation on `granule` of the object of that name is going to need, if that was the object of the
+    /// last operation too. The caller is pinned.
+    pub(crate) fn look_at(&self, context: &Context, name: (PoolId, ObjectId), granule: Granule) {
+        if let Some((last, object)) = context.last
+            && last == name
+        {
+            self.tables.prefetch_path(object, granule);
+        }
+    }
+
     fn place_of(&self, (name, granule): Wanted, known: &mut Known) -> Option<(LeafRef, u32)> {
         let object = match *known {
             Some((other, object)) if other == name => object,

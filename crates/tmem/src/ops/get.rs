@@ -111,8 +111,9 @@ impl Engine {
         (into, after): (&mut Scatter<'_, '_>, After),
         found: &mut Found,
     ) -> usize {
-        let pin = self.epochs.pin(context.slot);
         let first = range.first();
+        let pin = self.epochs.pin(context.slot);
+        self.look_at(context, (target.pool.id, target.id), first);
         let index = leaf_index(first);
         #[expect(clippy::cast_possible_truncation, reason = "less than a granule")]
         let skip = (range.offset - first.offset()) as usize;
@@ -127,6 +128,7 @@ impl Engine {
             into.skip(bytes);
             return bytes;
         };
+        context.last = Some(((target.pool.id, target.id), object));
         let mut span = Span { object, leaf, index, skip, bytes };
         while span.bytes > 0 {
             let step = self.get_step(context, target.pool, &span, (into, after), &pin);
@@ -170,6 +172,8 @@ impl Engine {
             }
             EntryKind::Block(block) => block,
         };
+        // All at once: the checksum would ask for one line after the other.
+        self.log.segments.prefetch(block);
         let mut entries = [entry; crate::units::BLOCK_GRANULES];
         let mut granules = 1;
         while granules < span.granules().min((block.granules - block.index) as usize) {

@@ -167,14 +167,17 @@ impl Engine {
         mut from: Gather<'_>,
         block_bytes: usize,
     ) -> Result<usize, Stall> {
+        let first = range.first();
         let _pin = self.epochs.pin(context.slot);
+        self.look_at(context, (target.pool.id, target.id), first);
         let pool = target.pool;
         if pool.is_destroyed() {
             return Err(Stall::Gone);
         }
-        let first = range.first();
         let object = self.tables.find_or_make(pool.id, target.id, &self.budget)?;
         let leaf = self.tables.ensure_leaf(pool, object, first, &self.budget)?;
+        context.last = Some(((pool.id, target.id), object));
+        self.tables.prefetch_change(leaf, leaf_index(first));
         let class = match pool.persistence {
             Persistence::Persistent => Class::Persistent,
             Persistence::Ephemeral => Class::Probation,

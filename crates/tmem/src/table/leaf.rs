@@ -56,6 +56,11 @@ impl Leaf {
         tmem_sys::prefetch(&raw const self.entries[index as usize]);
     }
 
+    /// Asks for what stands beside the entries.
+    pub(super) fn prefetch_owner(&self) {
+        tmem_sys::prefetch(&raw const self.object);
+    }
+
     /// One get more of `seen`, if it is still there.
     pub(super) fn warm(&self, index: u32, seen: Entry) {
         if let Some(warmer) = seen.warmed() {

@@ -4,7 +4,7 @@
 //! index: (pool, object id) -> Object --root--> Node -> ... -> Node -> Leaf: 32 entry words
 //! ```
 //!
-//! A leaf covers 128 KiB of an object and a node 64 children; a tree is as high as its highest granule needs. A dense
+//! A leaf covers 128 KiB of an object, a node 64 leaves or 32 nodes; a tree is as high as its highest granule needs. A dense
 //! object costs 8.6 bytes a granule, a hole nothing.
 //!
 //! Readers take no lock but the index shard's for reading: they walk from the object to the leaf with plain loads, while
@@ -117,6 +117,12 @@ impl Tables {
     /// Asks for the entry at `index` of `leaf`, which will be wanted soon.
     pub(crate) fn prefetch(&self, leaf: LeafRef, index: u32) {
         self.leaves.get(leaf.0).prefetch(index);
+    }
+
+    /// Asks for what changing the entry at `index` of `leaf` is going to need.
+    pub(crate) fn prefetch_change(&self, leaf: LeafRef, index: u32) {
+        self.prefetch(leaf, index);
+        self.leaves.get(leaf.0).prefetch_owner();
     }
 
     /// Counts a get of what `seen` refers to, if the entry is still that.

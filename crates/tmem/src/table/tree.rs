@@ -13,19 +13,35 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ObjectRef(pub(crate) u32);
 
-/// log2 of a node's children.
-const NODE_BITS: u32 = 6;
-const NODE_CHILDREN: usize = 1 << NODE_BITS;
+/// log2 of the leaves below a node of the lowest level.
+const LOW_BITS: u32 = 6;
+/// log2 of the children of a node above that.
+const HIGH_BITS: u32 = 5;
+
+/// Words of a node.
+const NODE_WORDS: usize = 1 << LOW_BITS;
+/// Words of a child above the lowest level: its number, and a guess.
+const HIGH_WORDS: usize = 2;
+const _: () = assert!(HIGH_WORDS << HIGH_BITS == NODE_WORDS);
 
 /// The height at which every leaf of 2^64 bytes has a place.
-const MAX_HEIGHT: u32 = 8;
-const _: () = assert!(NODE_BITS * MAX_HEIGHT >= 64 - 12 - LEAF_GRANULES.ilog2());
+const MAX_HEIGHT: u32 = 10;
+const _: () = assert!(leaf_bits(MAX_HEIGHT) >= 64 - 12 - LEAF_GRANULES.ilog2());
 
-/// An inner node: the numbers of its children, nodes or (at the lowest level) leaves; 0 is none.
+/// An inner node.
+///
+/// | level | words |
+/// |---|---|
+/// | 0 | the numbers of 64 leaves; 0 is none |
+/// | above | of 32 nodes, each the number, and, if they are of level 0, a *guess*; 0 is none |
+///
+/// In a large store a lookup finds the nodes of level 0 in no cache, nor the leaves. So that it need not wait for one
+/// after the other, the node above says what number the leaf in slot 0 has if the leaves were made in their order, as
+/// they are when an object is filled in its order. A guess is good for prefetching only.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Node {
-    children: [AtomicU32; NODE_CHILDREN],
+    words: [AtomicU32; NODE_WORDS],
     /// Children that are not 0. Changed under the structure lock.
     count: AtomicU32,
 }
@@ -71,16 +87,25 @@ impl Root {
 
     /// Whether a tree of this height has a place for the leaf.
     fn covers(self, leaf_index: u64) -> bool {
-        self.height >= MAX_HEIGHT || leaf_index >> (NODE_BITS * self.height) == 0
+        self.height >= MAX_HEIGHT || leaf_index >> leaf_bits(self.height) == 0
     }
 }
 
-/// Which child of a node at `level` (0: its children are leaves) leads to the leaf.
+/// log2 of the leaves below a tree of that height, or below a child of a node at that level.
+const fn leaf_bits(height: u32) -> u32 {
+    if height == 0 { 0 } else { LOW_BITS + HIGH_BITS * (height - 1) }
+}
+
+/// Words of a child of a node at `level`.
+const fn child_words(level: u32) -> usize {
+    if level == 0 { 1 } else { HIGH_WORDS }
+}
+
+/// The word of a node at `level` (0: its children are leaves) that leads to the leaf.
 fn child_slot(leaf_index: u64, level: u32) -> usize {
     #[expect(clippy::cast_possible_truncation, reason = "only the lowest bits count")]
-    {
-        (leaf_index >> (NODE_BITS * level)) as usize % NODE_CHILDREN
-    }
+    let child = (leaf_index >> leaf_bits(level)) as usize;
+    child * child_words(level) % NODE_WORDS
 }
 
 fn leaf_index(granule: Granule) -> u64 {
@@ -126,27 +151,44 @@ impl Object {
 
 impl Node {
     fn reset(&self) {
-        for child in &self.children {
-            child.store(0, Ordering::Relaxed); // Relaxed: not findable yet
+        for word in &self.words {
+            word.store(0, Ordering::Relaxed); // Relaxed: not findable yet
         }
         self.count.store(0, Ordering::Relaxed); // Relaxed: not findable yet
     }
 
     fn child(&self, slot: usize) -> u32 {
         // Acquire: pairs with the Release in `link`. What the child holds is seen.
-        self.children[slot].load(Ordering::Acquire)
+        self.words[slot].load(Ordering::Acquire)
     }
 
     fn link(&self, slot: usize, id: u32) {
         self.count.fetch_add(1, Ordering::Relaxed); // Relaxed: under the structure lock
         // Release: pairs with the Acquire in `child`.
-        self.children[slot].store(id, Ordering::Release);
+        self.words[slot].store(id, Ordering::Release);
+    }
+
+    /// The number that the first leaf below the child may have: a guess.
+    fn guess(&self, slot: usize) -> u32 {
+        self.words[slot + 1].load(Ordering::Relaxed) // Relaxed: right or wrong, it only says what to prefetch
+    }
+
+    fn set_guess(&self, slot: usize, first: u32) {
+        self.words[slot + 1].store(first, Ordering::Relaxed); // Relaxed: as in `guess`
+    }
+
+    fn prefetch(&self, slot: usize) {
+        tmem_sys::prefetch(&raw const self.words[slot]);
+    }
+
+    fn has_one_child(&self) -> bool {
+        self.count.load(Ordering::Relaxed) == 1 // Relaxed: under the structure lock
     }
 
     /// Returns whether the node has no children left.
     fn unlink(&self, slot: usize) -> bool {
         // Release: only for symmetry with `link`; the epoch's fence orders unlinking before reuse.
-        self.children[slot].store(0, Ordering::Release);
+        self.words[slot].store(0, Ordering::Release);
         self.count.fetch_sub(1, Ordering::Relaxed) == 1 // Relaxed: under the structure lock
     }
 }
@@ -187,12 +229,47 @@ impl Tables {
         }
         let mut id = root.id;
         for level in (0..root.height).rev() {
-            id = self.nodes.get(id).child(child_slot(index, level));
+            let node = self.nodes.get(id);
+            let slot = child_slot(index, level);
+            if level == 1 {
+                self.prefetch_guess(node.guess(slot), granule);
+            }
+            id = node.child(slot);
             if id == 0 {
                 return None;
             }
         }
         Some(LeafRef(id))
+    }
+
+    /// Asks for what a lookup of `granule` in `object` is going to wait for. Does so for the wrong thing, and no harm, if the
+    /// object is another one by now.
+    pub(crate) fn prefetch_path(&self, object: ObjectRef, granule: Granule) {
+        let index = leaf_index(granule);
+        let root = self.objects.get(object.0).root();
+        if root.id == 0 || !root.covers(index) {
+            return;
+        }
+        let mut id = root.id;
+        for level in (1..root.height).rev() {
+            let node = self.nodes.get(id);
+            let slot = child_slot(index, level);
+            id = node.child(slot);
+            if level == 1 {
+                self.nodes.get(id).prefetch(child_slot(index, 0));
+                self.prefetch_guess(node.guess(slot), granule);
+            }
+        }
+    }
+
+    /// Asks for the entry of `granule`, if `first` is the number of the first leaf below the same node of level 0 and the
+    /// others follow it.
+    fn prefetch_guess(&self, first: u32, granule: Granule) {
+        #[expect(clippy::cast_possible_truncation, reason = "less than NODE_WORDS")]
+        let leaf = first.wrapping_add(child_slot(leaf_index(granule), 0) as u32);
+        if first != 0 && self.leaves.contains(leaf) {
+            self.leaves.get(leaf).prefetch(crate::ops::leaf_index(granule));
+        }
     }
 
     /// The leaf for `granule` of `object`, made if need be and charged to the pool's owner. The caller is pinned.
@@ -219,7 +296,10 @@ impl Tables {
         let leaf = self.alloc_piece(pool, || self.leaves.alloc(budget))?;
         self.leaves.get(leaf).reset(object, Granule(index * u64::from(LEAF_GRANULES)));
         match parent {
-            Some(parent) => self.nodes.get(parent).link(child_slot(index, 0), leaf),
+            Some(parent) => {
+                self.nodes.get(parent).link(child_slot(index, 0), leaf);
+                self.note_guess(cell.root(), index, leaf);
+            }
             None => cell.set_root(Root { id: leaf, height: 0 }),
         }
         cell.leaves.fetch_add(1, Ordering::Relaxed); // Relaxed: under the structure lock
@@ -257,6 +337,20 @@ impl Tables {
             id = child;
         }
         Ok(Some(id))
+    }
+
+    /// Guesses from a leaf that was just linked where its neighbours are going to be, unless there is a guess.
+    fn note_guess(&self, root: Root, index: u64, leaf: u32) {
+        let mut id = root.id;
+        for level in (1..root.height).rev() {
+            let node = self.nodes.get(id);
+            let slot = child_slot(index, level);
+            id = node.child(slot);
+            if level == 1 && (node.guess(slot) == 0 || self.nodes.get(id).has_one_child()) {
+                #[expect(clippy::cast_possible_truncation, reason = "less than NODE_WORDS")]
+                node.set_guess(slot, leaf.saturating_sub(child_slot(index, 0) as u32));
+            }
+        }
     }
 
     fn alloc_node(&self, pool: &PoolCore, budget: &Budget) -> Result<u32, Unmade> {
@@ -341,7 +435,7 @@ impl Tables {
         }
         let level = top.height - 1;
         let start = child_slot(index, level);
-        (start..NODE_CHILDREN).find_map(|slot| {
+        (start..NODE_WORDS).step_by(child_words(level)).find_map(|slot| {
             let child = self.nodes.get(top.id).child(slot);
             let inner = if slot == start { index } else { 0 };
             if child == 0 { None } else { self.first_leaf(Root { id: child, height: level }, inner) }
@@ -447,7 +541,7 @@ impl Tables {
             rubbish(Garbage::Leaf(top.id));
             return;
         }
-        for slot in 0..NODE_CHILDREN {
+        for slot in (0..NODE_WORDS).step_by(child_words(top.height - 1)) {
             let child = self.nodes.get(top.id).child(slot);
             if child != 0 {
                 self.empty_subtree(Root { id: child, height: top.height - 1 }, rubbish, visit);
@@ -466,9 +560,10 @@ impl Tables {
         if top.id == 0 {
             return 0;
         }
-        let children = (0..if top.height == 0 { 0 } else { NODE_CHILDREN }).map(|slot| {
+        let Some(level) = top.height.checked_sub(1) else { return 1 };
+        let children = (0..NODE_WORDS).step_by(child_words(level)).map(|slot| {
             let child = self.nodes.get(top.id).child(slot);
-            self.pieces_below(Root { id: child, height: top.height.saturating_sub(1) })
+            self.pieces_below(Root { id: child, height: level })
         });
         1 + children.sum::<u64>()
     }
