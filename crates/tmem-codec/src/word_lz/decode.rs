@@ -127,73 +127,61 @@ fn fast_by(source: &Source<'_>, dst: &mut [u8], at: &mut Cursor) -> Result<(), C
     let mut place = control.wrapping_add(at.token);
     let mut to = start.wrapping_add(at.to);
     let [mut newest, mut older] = at.gaps;
-    'block: loop {
-        let mut burst_end = place.wrapping_add(source.burst(literal, aux, place));
-        if burst_end == place {
-            break;
+    let mut burst_end = place.wrapping_add(source.burst(literal, aux, place));
+    while place < burst_end {
+        // SAFETY: place is below burst_end, which is not behind the tokens' end.
+        let token = &ALPHABET.decode[usize::from(unsafe { place.read() })];
+        // SAFETY: within a burst.
+        let mut next = u32::from_le_bytes(unsafe { aux.cast::<[u8; AUX_READ]>().read() });
+        // The match's length, if it is an extension, is behind the distance.
+        let mut count = next >> token.distance_bits() & token.count_mask();
+        let mut total = token.total() + count as usize;
+        // Literals that are an extension have a total above any block's length.
+        if to.addr() + total > to_limit.addr() {
+            let room = to_limit.addr().saturating_sub(to.addr());
+            let Some(long) = source.long_literals(token, literal, aux, room) else { break };
+            // SAFETY: `long_literals` says that there is room for it on both sides.
+            unsafe { copy_by_32(literal, to, long.len) }
+            literal = literal.wrapping_add(long.len);
+            to = to.wrapping_add(long.len);
+            aux = aux.wrapping_add(1);
+            (next, count, total) = (long.next, long.count, token.matched() + long.count as usize);
+            // It took more of the streams than what a burst counts on.
+            burst_end = place.wrapping_add(1);
         }
-        while place < burst_end {
-            // SAFETY: place < burst_end, which is not behind the tokens' end.
-            let token = &ALPHABET.decode[usize::from(unsafe { place.read() })];
-            // SAFETY: within a burst.
-            let mut next = u32::from_le_bytes(unsafe { aux.cast::<[u8; AUX_READ]>().read() });
-            // The match's length, if it is an extension, is behind the distance.
-            let mut count = next >> token.distance_bits() & token.count_mask();
-            let mut total = token.total() + count as usize;
-            // Literals that are an extension have a total above any block's length.
-            if to.addr() + total > to_limit.addr() {
-                let room = to_limit.addr().saturating_sub(to.addr());
-                let Some(long) = source.long_literals(token, literal, aux, room) else {
-                    break 'block;
-                };
-                // SAFETY: `long_literals` says that there is room for it on both sides.
-                unsafe { copy_by_32(literal, to, long.len) }
-                literal = literal.wrapping_add(long.len);
-                to = to.wrapping_add(long.len);
-                aux = aux.wrapping_add(1);
-                (next, count, total) = (long.next, long.count, token.matched() + long.count as usize);
-                // It took more of the streams than what a burst counts on.
+        let gaps = next_gaps(token, (next & 0xffff) as usize, [newest, older]);
+        let from = to.wrapping_sub(gaps[0]);
+        if from < nearest {
+            return Err(Corrupt);
+        }
+        let from = from.wrapping_sub(MIN_DISTANCE);
+        // SAFETY: within a burst.
+        let fresh = u64::from_le_bytes(unsafe { literal.cast::<[u8; LITERAL_READ]>().read() });
+        // SAFETY: from is at least `start` and 8 below `to`, and to + 16 is inside the destination.
+        let old = u64::from_le_bytes(unsafe { from.cast::<[u8; 8]>().read() });
+        let merged = old ^ (old ^ fresh) & token.mask;
+        // SAFETY: to + total + 16 is inside the destination.
+        unsafe { to.cast::<[u8; 8]>().write(merged.to_le_bytes()) }
+        // SAFETY: as above.
+        unsafe { copy8(from, to, 8) }
+        if total > ALWAYS {
+            if count == LONG_COUNT {
+                let room = to_limit.addr() - to.addr() - total;
+                let Some(longer) = source.long_count(token, aux, room) else { break };
+                total += longer;
+                aux = aux.wrapping_add(2);
                 burst_end = place.wrapping_add(1);
             }
-            let gaps = next_gaps(token, (next & 0xffff) as usize, [newest, older]);
-            let from = to.wrapping_sub(gaps[0]);
-            if from < nearest {
-                return Err(Corrupt);
-            }
-            let from = from.wrapping_sub(MIN_DISTANCE);
-            // SAFETY: within a burst.
-            let fresh = u64::from_le_bytes(unsafe { literal.cast::<[u8; LITERAL_READ]>().read() });
-            // SAFETY: from is at least `start` and 8 below `to`, and to + 16 is inside the destination.
-            let old = u64::from_le_bytes(unsafe { from.cast::<[u8; 8]>().read() });
-            let merged = old ^ (old ^ fresh) & token.mask;
             // SAFETY: to + total + 16 is inside the destination.
-            unsafe { to.cast::<[u8; 8]>().write(merged.to_le_bytes()) }
-            // SAFETY: as above.
-            unsafe { copy8(from, to, 8) }
-            if total > ALWAYS {
-                if count == LONG_COUNT {
-                    let room = to_limit.addr() - to.addr();
-                    let Some(longer) = source.long_count(token, aux).filter(|more| total + more <= room) else {
-                        break 'block;
-                    };
-                    total += longer;
-                    aux = aux.wrapping_add(2);
-                    burst_end = place.wrapping_add(1);
-                }
-                // SAFETY: to + 32 < to + total + 16.
-                unsafe { copy8(from, to, 16) }
-                // SAFETY: as above.
-                unsafe { copy8(from, to, 24) }
-                if total > 32 {
-                    // SAFETY: to + total + 16 is inside the destination.
-                    unsafe { copy_chunks(from, to, total) }
-                }
-            }
-            [newest, older] = gaps;
-            literal = literal.wrapping_add(token.literals());
-            aux = aux.wrapping_add(token.aux());
-            to = to.wrapping_add(total);
-            place = place.wrapping_add(1);
+            unsafe { copy_rest(from, to, total) }
+        }
+        [newest, older] = gaps;
+        literal = literal.wrapping_add(token.literals());
+        aux = aux.wrapping_add(token.aux());
+        to = to.wrapping_add(total);
+        place = place.wrapping_add(1);
+        if place == burst_end {
+            burst_end = place.wrapping_add(source.burst(literal, aux, place));
         }
     }
     *at = Cursor {
@@ -242,12 +230,12 @@ impl Source<'_> {
         (fits && count != LONG_COUNT).then_some(LongLiterals { len, next, count })
     }
 
-    /// What is added to a match's length whose extension is three bytes.
+    /// What is added to a match's length whose extension is three bytes, if it is at most `room`.
     #[inline(never)]
-    fn long_count(&self, token: &Token, aux: *const u8) -> Option<usize> {
+    fn long_count(&self, token: &Token, aux: *const u8, room: usize) -> Option<usize> {
         let from = aux.addr() - self.control.as_ptr().addr() + token.aux();
-        let [low, high] = *self.control.get(from..)?.first_chunk()?;
-        Some(usize::from(u16::from_le_bytes([low, high])))
+        let more = usize::from(u16::from_le_bytes(*self.control.get(from..)?.first_chunk()?));
+        (more <= room).then_some(more)
     }
 }
 
@@ -261,6 +249,22 @@ unsafe fn copy8(from: *const u8, to: *mut u8, offset: usize) {
     let word = unsafe { from.wrapping_add(offset).cast::<[u8; 8]>().read() };
     // SAFETY: by the contract.
     unsafe { to.wrapping_add(offset).cast::<[u8; 8]>().write(word) }
+}
+
+/// Copies what a token has beyond 16 bytes, and up to 16 more.
+///
+/// # Safety
+/// `from` is at least 8 before `to`, `total` above 16, and everything from there to `to + total + 16` may be accessed.
+#[inline(always)]
+unsafe fn copy_rest(from: *const u8, to: *mut u8, total: usize) {
+    // SAFETY: to + 32 < to + total + 16.
+    unsafe { copy8(from, to, 16) }
+    // SAFETY: as above.
+    unsafe { copy8(from, to, 24) }
+    if total > 32 {
+        // SAFETY: by the contract.
+        unsafe { copy_chunks(from, to, total) }
+    }
 }
 
 /// Copies what a match has beyond 32 bytes, and up to 15 more.

@@ -242,8 +242,8 @@ impl Tables {
         Some(LeafRef(id))
     }
 
-    /// Asks for what a lookup of `granule` in `object` is going to wait for. Does so for the wrong thing, and no harm, if the
-    /// object is another one by now.
+    /// Asks for what a lookup of `granule` in `object` is going to wait for. Does so for the wrong thing, and no harm, if
+    /// the object is another one by now.
     pub(crate) fn prefetch_path(&self, object: ObjectRef, granule: Granule) {
         let index = leaf_index(granule);
         let root = self.objects.get(object.0).root();
