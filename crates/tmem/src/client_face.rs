@@ -352,6 +352,7 @@ impl Pool {
     fn run(&self, object: ObjectId, mut action: Action<'_>) -> Outcome {
         let engine = &self.client.store.engine;
         let mut context = engine.contexts.take(&engine.budget);
+        engine.look_at(&context, (self.core.id, object), &action);
         let outcome = self.client.run(&mut context, &self.core, object, &mut action);
         context.recount(&engine.budget);
         outcome

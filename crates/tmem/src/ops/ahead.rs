@@ -1,4 +1,4 @@
-//! Looking ahead in a batch.
+//! Looking ahead: in a batch, and within an operation.
 //!
 //! A get of a block that is in no cache waits for memory two times, for its entry and for its bytes. In a batch it is
 //! known what comes next: while one operation is carried out, the entry of the one after the next is on its way, and so
@@ -34,13 +34,26 @@ impl Engine {
         }
     }
 
-    /// Asks for what an operation on `granule` of the object of that name is going to need, if that was the object of the
-    /// last operation too. The caller is pinned.
-    pub(crate) fn look_at(&self, context: &Context, name: (PoolId, ObjectId), granule: Granule) {
+    /// Asks for what a single operation is going to need, if it is on the object of the last one. The object may be
+    /// gone, and another in its place: then this asks for the wrong thing, and no harm is done.
+    pub(crate) fn look_at(&self, context: &Context, name: (PoolId, ObjectId), action: &Action<'_>) {
+        let (Action::Put { offset, .. } | Action::Get { offset, .. } | Action::Take { offset, .. }) = action else {
+            return;
+        };
         if let Some((last, object)) = context.last
             && last == name
         {
-            self.tables.prefetch_path(object, granule);
+            let _pin = self.epochs.pin(context.slot);
+            self.tables.prefetch_path(object, Granule::holding(*offset));
+        }
+    }
+
+    /// Remembers the object of an operation on `granule`. If it is another than that of the last operation, nobody could
+    /// look ahead, and what the operation is going to need is asked for now. The caller is pinned.
+    pub(crate) fn remember(&self, context: &mut Context, found: ((PoolId, ObjectId), ObjectRef), granule: Granule) {
+        if context.last != Some(found) {
+            context.last = Some(found);
+            self.tables.prefetch_path(found.1, granule);
         }
     }
 

@@ -113,22 +113,22 @@ impl Engine {
     ) -> usize {
         let first = range.first();
         let pin = self.epochs.pin(context.slot);
-        self.look_at(context, (target.pool.id, target.id), first);
         let index = leaf_index(first);
         #[expect(clippy::cast_possible_truncation, reason = "less than a granule")]
         let skip = (range.offset - first.offset()) as usize;
         let leaf_bytes = (LEAF_GRANULES - index) as usize * GRANULE_BYTES - skip;
         let bytes = usize::try_from(range.len).unwrap_or(usize::MAX).min(leaf_bytes);
-        let place = self
-            .tables
-            .find(target.pool.id, target.id)
-            .and_then(|object| Some((object, self.tables.leaf(object, first)?)));
+        let name = (target.pool.id, target.id);
+        let object = self.tables.find(name.0, name.1);
+        let place = object.and_then(|object| {
+            self.remember(context, (name, object), first);
+            Some((object, self.tables.leaf(object, first)?))
+        });
         let Some((object, leaf)) = place else {
             found.add(Step::Missing((skip + bytes).div_ceil(GRANULE_BYTES)));
             into.skip(bytes);
             return bytes;
         };
-        context.last = Some(((target.pool.id, target.id), object));
         let mut span = Span { object, leaf, index, skip, bytes };
         while span.bytes > 0 {
             let step = self.get_step(context, target.pool, &span, (into, after), &pin);
@@ -172,8 +172,6 @@ impl Engine {
             }
             EntryKind::Block(block) => block,
         };
-        // All at once: the checksum would ask for one line after the other.
-        self.log.segments.prefetch(block);
         let mut entries = [entry; crate::units::BLOCK_GRANULES];
         let mut granules = 1;
         while granules < span.granules().min((block.granules - block.index) as usize) {

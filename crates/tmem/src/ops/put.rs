@@ -169,14 +169,13 @@ impl Engine {
     ) -> Result<usize, Stall> {
         let first = range.first();
         let _pin = self.epochs.pin(context.slot);
-        self.look_at(context, (target.pool.id, target.id), first);
         let pool = target.pool;
         if pool.is_destroyed() {
             return Err(Stall::Gone);
         }
         let object = self.tables.find_or_make(pool.id, target.id, &self.budget)?;
+        self.remember(context, ((pool.id, target.id), object), first);
         let leaf = self.tables.ensure_leaf(pool, object, first, &self.budget)?;
-        context.last = Some(((pool.id, target.id), object));
         self.tables.prefetch_change(leaf, leaf_index(first));
         let class = match pool.persistence {
             Persistence::Persistent => Class::Persistent,

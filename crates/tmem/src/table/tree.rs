@@ -229,12 +229,7 @@ impl Tables {
         }
         let mut id = root.id;
         for level in (0..root.height).rev() {
-            let node = self.nodes.get(id);
-            let slot = child_slot(index, level);
-            if level == 1 {
-                self.prefetch_guess(node.guess(slot), granule);
-            }
-            id = node.child(slot);
+            id = self.nodes.get(id).child(child_slot(index, level));
             if id == 0 {
                 return None;
             }
