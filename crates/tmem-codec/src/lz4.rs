@@ -420,3 +420,29 @@ pub(crate) fn copy_match(dst: &mut [u8], mut to: usize, offset: usize, len: usiz
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::vec::Vec;
+
+    /// `before` after a match of `len` bytes to `to`, copied byte by byte.
+    fn copied(before: &[u8], to: usize, offset: usize, len: usize) -> Vec<u8> {
+        let mut bytes = before[..to].to_vec();
+        (0..len).for_each(|at| bytes.push(bytes[to + at - offset]));
+        bytes
+    }
+
+    #[test]
+    fn a_match_is_what_copying_byte_by_byte_makes_of_it() {
+        const LEN: usize = 420;
+        let before: Vec<u8> = (0..LEN).map(|at| (at * 37 % 251).to_le_bytes()[0]).collect();
+        let places = (MIN_MATCH..=LEN - 70).flat_map(|len| [(70, len), (LEN - len, len)]);
+        for ((to, len), offset) in places.flat_map(|place| (1..=70).map(move |offset| (place, offset))) {
+            let mut bytes = before.clone();
+            copy_match(&mut bytes, to, offset, len).unwrap();
+            assert!(bytes[..to + len] == copied(&before, to, offset, len), "offset {offset}, {len} bytes to {to}");
+        }
+    }
+}

@@ -44,6 +44,16 @@ const TAIL_ROOM: usize = AUX_READ + TAIL * AUX_BYTES;
 
 /// Decompresses `src` into exactly `dst`.
 pub(crate) fn decode(src: &[u8], dst: &mut [u8]) -> Result<(), Corrupt> {
+    decode_by(src, dst, fast)
+}
+
+/// With one of the versions of the fast loop.
+#[inline(always)]
+fn decode_by(
+    src: &[u8],
+    dst: &mut [u8],
+    fast: impl Fn(&Source<'_>, &mut [u8], &mut Cursor) -> Result<(), Corrupt>,
+) -> Result<(), Corrupt> {
     let [a, b, c, d] = *src.first_chunk::<HEADER>().ok_or(Corrupt)?;
     let literals_end = HEADER + usize::from(u16::from_le_bytes([a, b]));
     let mut aux_end = usize::from(u16::from_le_bytes([c, d]));
@@ -336,4 +346,82 @@ fn extension(control: &[u8], aux: &mut usize) -> Result<usize, Corrupt> {
     let [low, high] = *control.get(*aux..).and_then(|rest| rest.first_chunk()).ok_or(Corrupt)?;
     *aux += 2;
     Ok(255 + usize::from(u16::from_le_bytes([low, high])))
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use crate::lz4::TABLE_LEN;
+    use crate::word_lz::{Search, Streams, encode};
+    use std::boxed::Box;
+    use std::vec;
+    use std::vec::Vec;
+
+    /// A number below `limit`, which is at most 65536.
+    fn below(seed: &mut u64, limit: usize) -> usize {
+        *seed ^= *seed << 13;
+        *seed ^= *seed >> 7;
+        *seed ^= *seed << 17;
+        let [low, high, ..] = (*seed >> 20).to_le_bytes();
+        (usize::from(u16::from_le_bytes([low, high])) * limit) >> 16
+    }
+
+    /// Words of a few kinds, runs, and repeats of what was before: every kind of token.
+    fn words(seed: &mut u64, len: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while bytes.len() < len {
+            match below(seed, 16) {
+                0..8 => bytes.extend_from_slice(&(0x7f00_1234_5000 + below(seed, 4096) * 8).to_le_bytes()),
+                8..10 => bytes.extend((0..8).map(|_| below(seed, 256).to_le_bytes()[0])),
+                10 => bytes.extend((0..below(seed, 128)).map(|_| below(seed, 256).to_le_bytes()[0])),
+                11 => bytes.resize(bytes.len() + below(seed, 1024), 0),
+                _ => {
+                    let from = below(seed, bytes.len().min(65536));
+                    bytes.extend_from_within(from..bytes.len().min(from + below(seed, 64)));
+                }
+            }
+        }
+        bytes.truncate(len);
+        bytes
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn both_versions_read_the_same_from_sound_and_from_damaged_blocks() {
+        if !crate::cpu::is_wide() {
+            std::eprintln!("skipped: this CPU has only one version");
+            return;
+        }
+        let wide = |source: &Source<'_>, dst: &mut [u8], at: &mut Cursor| {
+            // SAFETY: just asked.
+            unsafe { fast_wide(source, dst, at) }
+        };
+        let mut table = Box::new([0; TABLE_LEN]);
+        let mut streams = Box::new(Streams::new());
+        let mut seed = 0x5eed;
+        let mut sound = 0;
+        for round in 0..600 {
+            let len = if round % 8 == 0 { 65536 } else { 64 + below(&mut seed, 4033) };
+            let src = words(&mut seed, len);
+            let mut room = vec![0; len];
+            let search = if round % 2 == 0 { Search::Words } else { Search::Bytes };
+            let Some(stored) = encode(search, &mut table, &mut streams, &src, &mut room) else { continue };
+            for damage in 0..8 {
+                let mut block = room[..stored].to_vec();
+                for _ in 0..damage {
+                    block[below(&mut seed, stored)] ^= 1 << below(&mut seed, 8);
+                }
+                let (mut one, mut other) = (vec![0x55; len], vec![0x55; len]);
+                let portable = decode_by(&block, &mut one, fast_portable);
+                assert_eq!(portable, decode_by(&block, &mut other, wide), "{round} {damage}");
+                assert!(one == other, "{round} {damage}");
+                if damage == 0 {
+                    assert!(portable == Ok(()) && one == src, "{round}");
+                    sound += 1;
+                }
+            }
+        }
+        assert!(sound > 500, "{sound}");
+    }
 }
