@@ -18,6 +18,9 @@ pub use reservation::{Pages, Reservation};
 
 use rustix::io::Errno;
 
+/// Bytes of a cache line.
+pub const CACHE_LINE_BYTES: usize = 64;
+
 /// Bytes of a base page, the unit in which memory is committed and released.
 pub const PAGE_BYTES: usize = 4096;
 

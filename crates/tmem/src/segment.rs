@@ -11,7 +11,7 @@ use crate::header::{HEADER_BYTES, Header};
 use crate::row::{Row, State};
 use crate::units::{SEGMENT_BYTES, SEGMENT_UNITS, SegmentId, unit_bytes};
 use std::sync::OnceLock;
-use tmem_sys::{Memfd, Pages, Reservation, SysError};
+use tmem_sys::{CACHE_LINE_BYTES, Memfd, Pages, Reservation, SysError};
 
 /// Segments of one memfd.
 const REGION_SEGMENTS: usize = 512;
@@ -93,10 +93,9 @@ impl Segments {
     pub(crate) fn prefetch(&self, block: BlockRef) {
         /// What is asked for; the hardware goes on from there.
         const LINES: usize = 16;
-        const LINE_BYTES: usize = 64;
         let start = block.segment.0 as usize * SEGMENT_BYTES + unit_bytes(block.place);
-        for line in 0..unit_bytes(block.units).div_ceil(LINE_BYTES).min(LINES) {
-            tmem_sys::prefetch(self.memory.base().as_ptr().wrapping_add(start + line * LINE_BYTES));
+        for line in 0..unit_bytes(block.units).div_ceil(CACHE_LINE_BYTES).min(LINES) {
+            tmem_sys::prefetch(self.memory.base().as_ptr().wrapping_add(start + line * CACHE_LINE_BYTES));
         }
     }
 

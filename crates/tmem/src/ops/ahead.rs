@@ -1,8 +1,8 @@
 //! Looking ahead: in a batch, and within an operation.
 //!
-//! A get of a block that is in no cache waits for memory two times, for its entry and for its bytes. In a batch it is
-//! known what comes next: while one operation is carried out, the entry of the one after the next is on its way, and so
-//! are the bytes of the next one.
+//! A get of a block that is in no cache waits for memory three times, for its entry, for its bytes, and for where they
+//! go. In a batch it is known what comes next: while one operation is carried out, the entry of the one after the next is
+//! on its way, and so are the bytes of the next one and the start of its memory.
 //!
 //! These are hints: what they lead to may be out of date by the time it is wanted.
 
@@ -17,8 +17,11 @@ use crate::units::Granule;
 type Known = Option<((PoolId, ObjectId), ObjectRef)>;
 
 impl Engine {
-    /// Asks for the bytes of the operation after `at`, and for the entry of the one after that.
+    /// Asks for the bytes and the memory of the operation after `at`, and for the entry of the one after that.
     pub(crate) fn look_ahead(&self, context: &Context, batch: &[Operation<'_>], at: usize) {
+        if let Some(next) = batch.get(at + 1) {
+            prefetch_memory(&next.action);
+        }
         let wanted = [1, 2].map(|ahead| batch.get(at + ahead).and_then(wanted));
         if wanted == [None, None] {
             return;
@@ -77,5 +80,19 @@ fn wanted(operation: &Operation<'_>) -> Option<Wanted> {
             Some(((operation.pool, operation.object), Granule::holding(offset)))
         }
         Action::Put { .. } | Action::Flush { .. } | Action::FlushObject => None,
+    }
+}
+
+/// Asks for the start of an operation's memory: its address has to be translated, and what follows is soon foreseen. More
+/// than a few lines would be in the way of the operation that is under way.
+fn prefetch_memory(action: &Action<'_>) {
+    const LINES: usize = 4;
+    let first: &[u8] = match action {
+        Action::Put { from, .. } => from.first().copied().unwrap_or_default(),
+        Action::Get { into, .. } | Action::Take { into, .. } => into.first().map_or(&[], |slice| &**slice),
+        Action::Flush { .. } | Action::FlushObject => &[],
+    };
+    for line in first.chunks(tmem_sys::CACHE_LINE_BYTES).take(LINES) {
+        tmem_sys::prefetch(line.as_ptr());
     }
 }
