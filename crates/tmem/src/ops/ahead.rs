@@ -37,8 +37,8 @@ impl Engine {
         }
     }
 
-    /// Asks for what a single operation is going to need, if it is on the object of the last one. The object may be
-    /// gone, and another in its place: then this asks for the wrong thing, and no harm is done.
+    /// Asks for what a single operation is going to need, if it is on the object of the last one and that is still there:
+    /// what a dead object leads to may be anything by now.
     pub(crate) fn look_at(&self, context: &Context, name: (PoolId, ObjectId), action: &Action<'_>) {
         let (Action::Put { offset, .. } | Action::Get { offset, .. } | Action::Take { offset, .. }) = action else {
             return;
@@ -47,7 +47,9 @@ impl Engine {
             && last == name
         {
             let _pin = self.epochs.pin(context.slot);
-            self.tables.prefetch_path(object, Granule::holding(*offset));
+            if self.tables.is_still(object, name) {
+                self.tables.prefetch_path(object, Granule::holding(*offset));
+            }
         }
     }
 

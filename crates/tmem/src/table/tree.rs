@@ -120,8 +120,9 @@ impl Object {
         }
         self.root.store(0, Ordering::Relaxed); // Relaxed: not findable yet
         self.pool.store(pool.0, Ordering::Relaxed); // Relaxed: not findable yet
-        self.dead.store(0, Ordering::Relaxed); // Relaxed: not findable yet
         self.leaves.store(0, Ordering::Relaxed); // Relaxed: not findable yet
+        // Release: pairs with the Acquire in `is_alive`. Who has a hint of the object before has not its root any more.
+        self.dead.store(0, Ordering::Release);
     }
 
     pub(super) fn id(&self) -> ObjectId {
@@ -146,6 +147,11 @@ impl Object {
 
     fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Relaxed) != 0 // Relaxed: under the structure lock
+    }
+
+    /// As of now, for one who is pinned: what is reached from a live object is not reused before he is unpinned.
+    fn is_alive(&self) -> bool {
+        self.dead.load(Ordering::Acquire) == 0 // Acquire: pairs with the Release in `reset`
     }
 }
 
@@ -237,8 +243,12 @@ impl Tables {
         Some(LeafRef(id))
     }
 
-    /// Asks for what a lookup of `granule` in `object` is going to wait for. Does so for the wrong thing, and no harm, if
-    /// the object is another one by now.
+    /// Whether an object that was found at some time is alive and has that name. The caller is pinned.
+    pub(crate) fn is_still(&self, object: ObjectRef, name: (PoolId, ObjectId)) -> bool {
+        self.objects.get(object.0).is_alive() && self.name_of(object) == name
+    }
+
+    /// Asks for what a lookup of `granule` in `object` is going to wait for. The caller is pinned.
     pub(crate) fn prefetch_path(&self, object: ObjectRef, granule: Granule) {
         let index = leaf_index(granule);
         let root = self.objects.get(object.0).root();
@@ -250,6 +260,9 @@ impl Tables {
             let node = self.nodes.get(id);
             let slot = child_slot(index, level);
             id = node.child(slot);
+            if id == 0 {
+                return;
+            }
             if level == 1 {
                 self.nodes.get(id).prefetch(child_slot(index, 0));
                 self.prefetch_guess(node.guess(slot), granule);
