@@ -10,6 +10,7 @@ const LIMIT_WIDTH: usize = 125;
 /// checker runs of those.
 const UNSAFE_PLACES: &[&str] = &[
     "crates/tmem-sys/",
+    "crates/tmem-agent/",
     "crates/tmem-codec/",
     "crates/tmem/src/segment.rs",
     "crates/tmem/src/slab.rs",

@@ -1,0 +1,177 @@
+//! What the monitor and an agent say to each other.
+//!
+//! # Packets
+//! Over a `SOCK_SEQPACKET` Unix socket, one [`Packet`] each, some with descriptors beside it. End of file means that the
+//! other side is dead.
+//!
+//! | packet | from | descriptors | means |
+//! |---|---|---|---|
+//! | [`HELLO`] | program's thread | | a program has started or forked; `words[0]` is its birth number (0: not born of a managed fork) |
+//! | [`WELCOME`] | monitor | comm memfd, then either `/dev/userfaultfd` (birth 0; may be absent) or the child's userfaultfd | `words[0]`: bytes of staging to reserve; `words[1]`: 1 if a userfaultfd descriptor is beside it, 2 if it is the device, 0 if neither |
+//! | [`REFUSED`] | monitor | | the program goes on, not managed |
+//! | [`READY`] | agent | userfaultfd (birth 0 only) | `words`: tripwire, staging, staging bytes, private start, private end (addresses), agent's pid as it sees itself |
+//! | [`GO`] | monitor | | the program may go on |
+//! | [`REGION`] | monitor | memfd | keep it as segment region `words[0]` |
+//! | [`DOORBELL`] | monitor | | there is a command |
+//! | [`CONTROL`] | `tmem limit` | | `words[0]`: new limit in bytes; answered with the same and `words[1]`: the old limit |
+//!
+//! # Commands
+//! In [`Comm`], a page run that both map. The monitor fills `commands[n % 2]`, then raises `submitted` to n + 1, then rings
+//! the doorbell if the agent `sleeps`. The agent raises `completed` when command n is done, and wakes its futex. Between the
+//! two the command is the agent's; otherwise it is the monitor's.
+//!
+//! # The gate
+//! To take a page from an address is only right while nobody has unmapped or remapped it. Events about that are told
+//! by the userfaultfd, and reading one lets the program go on. So both are done under the gate: the agent holds it over each MOVE
+//! and first compares `epoch` with that of its command; the monitor holds it while it reads and applies events, and raises
+//! `epoch` if any of them changed the address space. What an agent does not move for that reason is [`CANCELLED`].
+//! The page count moved so far (`progress`) and `results` are written before the gate is let go: whoever holds it knows where each page is.
+
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+/// Set in the environment of a paged program: the abstract name of the monitor's socket.
+pub const SOCKET_VARIABLE: &str = "TMEM_AGENT";
+
+/// First word of every packet, and of [`Comm`]: which protocol this is, and its version.
+pub const MAGIC: u32 = 0x746d_0001;
+
+/// One message.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Packet {
+    /// [`MAGIC`].
+    pub magic: u32,
+    /// One of the kinds below.
+    pub kind: u32,
+    /// By kind; the rest are 0.
+    pub words: [u64; 7],
+}
+
+impl Packet {
+    /// Bytes on the wire: native words, in order.
+    pub const BYTES: usize = 64;
+}
+
+const _: () = assert!(size_of::<Packet>() == Packet::BYTES);
+
+/// See the module's head.
+pub const HELLO: u32 = 1;
+/// See the module's head.
+pub const WELCOME: u32 = 2;
+/// See the module's head.
+pub const REFUSED: u32 = 3;
+/// See the module's head.
+pub const READY: u32 = 4;
+/// See the module's head.
+pub const GO: u32 = 5;
+/// See the module's head.
+pub const REGION: u32 = 6;
+/// See the module's head.
+pub const DOORBELL: u32 = 7;
+/// See the module's head.
+pub const CONTROL: u32 = 8;
+
+/// Bytes of a page.
+pub const PAGE_BYTES: u64 = 4096;
+/// Bytes of a huge page, of a segment, and of a staging slot.
+pub const HUGE_BYTES: u64 = 2 << 20;
+/// Pages of a command.
+pub const BATCH: usize = 512;
+/// Pages of one MOVE: the gate is held so long.
+pub const MOVE_PAGES: usize = 64;
+/// Bytes in front of each block that [`ENCODE`] writes, left for the engine's header; blocks start at multiples of it.
+pub const BLOCK_HEADER_BYTES: u64 = 16;
+
+/// Nobody holds the gate.
+pub const GATE_FREE: u32 = 0;
+/// Somebody holds the gate.
+pub const GATE_HELD: u32 = 1;
+/// Somebody holds the gate, and somebody sleeps on it.
+pub const GATE_WAITED: u32 = 2;
+
+/// Moves each page `pages[i]` (an address) to `args[0] + i * PAGE_BYTES`, which is empty. `results[i]` is [`MOVED`], or why not.
+pub const MOVE_OUT: u32 = 1;
+/// Moves `args[2]` bytes from `args[1]` to `args[0]` in one piece: whole huge pages, or pages back to where they were.
+/// `results[0]`.
+pub const MOVE_RANGE: u32 = 2;
+/// Encodes each page `pages[i]` (an address in staging) under policy `args[3]` into region `args[0]`, from byte `args[1]`,
+/// at most `args[2]` bytes, all of them within one segment. `results[i]` is [`encoded`]; for [`FILLED`] `extra[i]` is the 4-byte pattern.
+/// Stops before the page that does not fit; `progress` says how many were encoded.
+pub const ENCODE: u32 = 3;
+/// Gives the memory of the staging slot at `args[0]` (of `args[1]` bytes) back: unregister, DONTNEED, register.
+pub const FREE: u32 = 4;
+
+/// The page was moved.
+pub const MOVED: u32 = 1;
+/// The page is pinned, shared with a child, or locked by the kernel for a moment.
+pub const BUSY: u32 = 2;
+/// There is no page, or no mapping.
+pub const GONE: u32 = 3;
+/// The address space has changed since the command was made.
+pub const CANCELLED: u32 = 4;
+/// The mapping does not allow it: its protection, or that it is locked.
+pub const REFUSED_BY_KERNEL: u32 = 5;
+
+/// `results` of [`ENCODE`]: the page is one 4-byte pattern.
+pub const FILLED: u32 = 1 << 31;
+
+/// `results` of [`ENCODE`] for a block of `bytes` bytes in the codec with that number.
+#[must_use]
+pub const fn encoded(codec: u8, bytes: u32) -> u32 {
+    (codec as u32) << 20 | bytes
+}
+
+/// The codec's number and the bytes of a result made by [`encoded`].
+#[must_use]
+pub const fn decoded(result: u32) -> (u8, u32) {
+    ((result >> 20 & 0xff) as u8, result & 0xf_ffff)
+}
+
+/// A command and its results.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Command {
+    /// [`MOVE_OUT`], [`MOVE_RANGE`], [`ENCODE`], [`FREE`].
+    pub op: AtomicU32,
+    /// Pages in `pages`.
+    pub count: AtomicU32,
+    /// `Comm::epoch` when the command was made.
+    pub epoch: AtomicU32,
+    /// Pages dealt with so far.
+    pub progress: AtomicU32,
+    /// By op.
+    pub args: [AtomicU64; 4],
+    /// By op.
+    pub pages: [AtomicU64; BATCH],
+    /// By op; 0 until the page was dealt with.
+    pub results: [AtomicU32; BATCH],
+    /// By op.
+    pub extra: [AtomicU32; BATCH],
+}
+
+/// What the monitor and one agent share.
+#[repr(C, align(4096))]
+#[derive(Debug)]
+pub struct Comm {
+    /// [`MAGIC`].
+    pub magic: AtomicU32,
+    /// 1 when the program may go on; 2 when the agent failed to start. A futex.
+    pub go: AtomicU32,
+    /// [`GATE_FREE`], [`GATE_HELD`], [`GATE_WAITED`]. A futex.
+    pub gate: AtomicU32,
+    /// How often the address space has changed.
+    pub epoch: AtomicU32,
+    /// Commands given.
+    pub submitted: AtomicU32,
+    /// Commands done. A futex.
+    pub completed: AtomicU32,
+    /// 1 while the agent waits in `recvmsg`: a doorbell is needed.
+    pub sleeps: AtomicU32,
+    /// Bytes of pages that the agent has copied outside a codec.
+    pub copied_bytes: AtomicU64,
+    /// Command n is in `commands[n % 2]`.
+    pub commands: [Command; 2],
+}
+
+/// Bytes of the comm memfd.
+pub const COMM_BYTES: usize = size_of::<Comm>();

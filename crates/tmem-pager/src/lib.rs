@@ -1,0 +1,2 @@
+//! The monitor: page faults of unmodified programs to operations of the store.
+#![forbid(unsafe_code)]
