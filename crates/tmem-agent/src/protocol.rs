@@ -173,5 +173,9 @@ pub struct Comm {
     pub commands: [Command; 2],
 }
 
+// SAFETY: it consists of atomics, which are valid whatever their bytes are, and is aligned to a page.
+#[cfg(feature = "monitor")]
+unsafe impl tmem_sys::SharedMemory for Comm {}
+
 /// Bytes of the comm memfd.
 pub const COMM_BYTES: usize = size_of::<Comm>();

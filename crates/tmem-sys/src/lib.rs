@@ -4,17 +4,32 @@
 //!   in reservations, so that an index turns into an address by one multiplication and never moves.
 //! - [`Memfd`]: a sealed piece of shared memory, which another process can be given.
 //! - [`prefetch`]: a hint, not a system call, but as far below.
+//! - [`Userfaultfd`]: page faults of an address space, told and answered; [`Pagemap`] and [`mappings`]: what is in one.
+//! - [`Pidfd`] and its like: other processes.
+//! - [`Shared`] and [`futex`]: memory that two processes have in common.
 //! - [`resident_bytes`]: what the kernel says this process holds, to check our own ledger against.
 
+pub mod futex;
+mod maps;
 mod memfd;
+mod pagemap;
 mod prefetch;
 mod process;
 mod reservation;
+mod shared;
+mod uffd;
 
+pub use maps::{Mapping, MappingKind, mappings};
 pub use memfd::Memfd;
+pub use pagemap::{PageRun, Pagemap};
 pub use prefetch::prefetch;
-pub use process::{MemoryUse, resident_bytes};
+pub use process::{
+    MemoryUse, Pidfd, Residency, ResidencyOf, proportional_anonymous, read_memory, resident_bytes, robust_list_head,
+    same_memory, threads,
+};
 pub use reservation::{Pages, Reservation};
+pub use shared::{Shared, SharedMemory};
+pub use uffd::{Event, Features, Partial, Userfaultfd, Wake};
 
 use rustix::io::Errno;
 
