@@ -117,7 +117,7 @@ fn door() -> Result<Door, String> {
         Err(Errno::ACCESS) => format!("{DEVICE} may not be opened"),
         Err(errno) => format!("{DEVICE}: {errno}"),
     };
-    if effective_capabilities() & CAP_SYS_PTRACE != 0 || sysctl("vm/unprivileged_userfaultfd") == Some(1) {
+    if capabilities("CapEff:") & CAP_SYS_PTRACE != 0 || sysctl("vm/unprivileged_userfaultfd") == Some(1) {
         return Ok(Door::SystemCall);
     }
     Err(format!("{device}, and the system call needs CAP_SYS_PTRACE"))
@@ -133,7 +133,7 @@ fn userfaultfd() -> Check {
 }
 
 fn fork_events() -> Check {
-    let allowed = effective_capabilities() & CAP_SYS_PTRACE != 0;
+    let allowed = capabilities("CapEff:") & CAP_SYS_PTRACE != 0;
     let (found, verdict) = if allowed {
         ("CAP_SYS_PTRACE".into(), Verdict::Good)
     } else {
@@ -146,21 +146,26 @@ fn fork_events() -> Check {
 /// How this user comes by CAP_SYS_PTRACE, and the device with it.
 fn capability_fix() -> String {
     let tmem = std::env::current_exe().map_or_else(|_| "$(which tmem)".into(), |path| path.display().to_string());
-    if in_container() {
-        "start the container with `--cap-add SYS_PTRACE --device /dev/userfaultfd`; where it is rootless, or the user \
-         namespace is its own, that is not enough: run tmem on the host"
+    if !in_first_user_namespace() {
+        "run tmem on the host, or in a container that is not rootless: the kernel asks for the right outside of any user \
+         namespace"
             .into()
-    } else if rustix::thread::no_new_privs().unwrap_or(false) {
-        "this shell may gain no rights (no_new_privs): run tmem outside of its sandbox, as root".into()
+    } else if capabilities("CapBnd:") & CAP_SYS_PTRACE == 0 && in_container() {
+        format!("start the container with `--cap-add SYS_PTRACE --device {DEVICE}`")
+    } else if capabilities("CapBnd:") & CAP_SYS_PTRACE == 0 || rustix::thread::no_new_privs().unwrap_or(false) {
+        "run tmem outside of this sandbox, which lets nothing gain rights (no_new_privs, or the bounding set)".into()
     } else {
         format!("`sudo setcap cap_sys_ptrace+ep {tmem}`, or run it as root")
     }
 }
 
+fn in_first_user_namespace() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map");
+    map.is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
+}
+
 fn in_container() -> bool {
-    let whole =
-        fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]));
-    !whole || ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists())
+    ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists())
 }
 
 fn executable_memfd() -> Check {
@@ -240,9 +245,10 @@ fn sysctl(name: &str) -> Option<u64> {
     fs::read_to_string(format!("/proc/sys/{name}")).ok()?.trim().parse().ok()
 }
 
-fn effective_capabilities() -> u64 {
+/// A set of capabilities of this process, by its name in `/proc/self/status`.
+fn capabilities(set: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let hex = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let hex = status.lines().find_map(|line| line.strip_prefix(set));
     hex.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
 }
 

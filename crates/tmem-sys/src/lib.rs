@@ -4,13 +4,16 @@
 //!   in reservations, so that an index turns into an address by one multiplication and never moves.
 //! - [`Memfd`]: a sealed piece of shared memory, which another process can be given.
 //! - [`prefetch`]: a hint, not a system call, but as far below.
+//! - [`without_inherited`]: starting a process that shares no descriptors with us.
 //! - [`resident_bytes`]: what the kernel says this process holds, to check our own ledger against.
 
+mod inherited;
 mod memfd;
 mod prefetch;
 mod process;
 mod reservation;
 
+pub use inherited::without_inherited;
 pub use memfd::Memfd;
 pub use prefetch::prefetch;
 pub use process::{MemoryUse, resident_bytes};
