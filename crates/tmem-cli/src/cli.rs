@@ -59,6 +59,9 @@ Exit status: 0 if it can, 1 if it cannot.")]
     /// Serve the programs of one `tmem run`, which starts this.
     #[command(hide = true)]
     Monitor(Monitor),
+    /// Hold the agent's file for a monitor, which starts this.
+    #[command(hide = true)]
+    Holder,
     /// Measure the engine.
     Bench(Bench),
     /// Tell what tmem would save of a program's memory, without changing the program.

@@ -2,7 +2,7 @@
 
 use crate::cli::Limit;
 use crate::{report, tree};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use std::fs;
 use std::io::{self, ErrorKind};
 use tmem_agent::protocol::SOCKET_VARIABLE;
@@ -18,14 +18,19 @@ pub(crate) fn run(options: &Limit) -> Result<()> {
 /// The name of the socket of the monitor that a process is under. `tmem run` itself is under none: its programs are.
 /// A program may have written over its own environment, as those do that change their title; so relatives are asked too.
 fn socket_of(pid: u32) -> Result<String> {
-    let own = environment(pid).map_err(|error| denied(pid, error))?;
-    if let Some(socket) = own {
+    let own = environment(pid);
+    if let Ok(Some(socket)) = own {
         return Ok(socket);
     }
-    let relatives = tree::descendants(pid).into_iter().chain(tree::ancestors(pid));
-    relatives.filter_map(|pid| environment(pid).ok().flatten()).next().with_context(|| {
-        format!("process {pid} is not under `tmem run`: give the number of `tmem run`, or of a program under it")
-    })
+    let mut relatives = tree::descendants(pid).into_iter().chain(tree::ancestors(pid));
+    let theirs = relatives.find_map(|pid| environment(pid).ok().flatten());
+    match (theirs, own) {
+        (Some(socket), _) => Ok(socket),
+        (None, Err(error)) => Err(denied(pid, error)),
+        (None, Ok(_)) => {
+            bail!("process {pid} is not under `tmem run`: give the number of `tmem run`, or of a program under it")
+        }
+    }
 }
 
 /// What a process was started with in the variable that names the socket.

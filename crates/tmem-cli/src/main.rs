@@ -21,8 +21,8 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Two commands deal with signals in their own ways.
-    let own_signals = matches!(cli.command, Command::Run(_) | Command::Monitor(_));
+    // These deal with signals in their own ways.
+    let own_signals = matches!(cli.command, Command::Run(_) | Command::Monitor(_) | Command::Holder);
     let ready = if own_signals { Ok(()) } else { interrupt::install() };
     match ready.and_then(|()| carry_out(&cli)) {
         Ok(code) => code,
@@ -45,6 +45,7 @@ fn carry_out(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor(options) => return doctor::run(options),
         Command::Run(options) => return Ok(run::run(options)),
         Command::Monitor(options) => return Ok(run::monitor::run(options)),
+        Command::Holder => return Ok(run::lent::hold()),
     }
     Ok(ExitCode::SUCCESS)
 }

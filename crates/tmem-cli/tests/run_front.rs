@@ -457,3 +457,30 @@ fn without_the_rights_the_fix_is_told_and_nothing_is_started() {
     assert!(said.contains("CAP_SYS_PTRACE") && said.contains("-> "), "{said}");
     assert!(output.stdout.is_empty(), "nothing was started");
 }
+
+/// A file with the right, in a mount namespace where everybody may open the device.
+#[test]
+fn a_right_lent_by_the_file_stays_with_tmem() {
+    let scratch = Scratch::new("lent");
+    fs::set_permissions(&scratch.0, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::copy(TMEM, scratch.path("tmem")).unwrap();
+    let prepare = "cd \"$0\" && mknod device c $((0x$(stat -c %t /dev/userfaultfd))) $((0x$(stat -c %T /dev/userfaultfd))) \
+                   && chmod 666 device && mount --bind device /dev/userfaultfd && setcap cap_sys_ptrace+ep tmem";
+    let user =
+        "TMPDIR=/q exec setpriv --reuid 65534 --regid 65534 --clear-groups ./tmem run --quiet --memory 64m -- sh -c";
+    let program = "echo $TMPDIR; grep CapEff /proc/self/status; ./tmem limit $PPID 1g";
+    let script = format!("({prepare}) || exit 99; cd \"$0\"; {user} '{program}'");
+    let mut command = Command::new("unshare");
+    let Ok(output) = command.args(["--mount", "sh", "-c", &script, &scratch.path("")]).output() else {
+        println!("skipped: there is no unshare");
+        return;
+    };
+    let said = text(&output.stderr);
+    if matches!(output.status.code(), Some(1 | 99)) {
+        println!("skipped: {said}");
+        return;
+    }
+    let stdout = text(&output.stdout);
+    let lines: Vec<_> = stdout.lines().collect();
+    assert_eq!(lines, ["/q", "CapEff:\t0000000000000000", "64.0 MiB -> 1.0 GiB"], "{said}");
+}

@@ -109,27 +109,46 @@ fn kernel() -> Check {
     Check { name: "kernel", found: format!("Linux {release}"), verdict }
 }
 
-/// Where a userfaultfd can be had that also serves faults of the kernel, or why not.
+/// Where a userfaultfd can be had that also serves faults of the kernel, or why not. The monitor opens the device and
+/// hands it to its programs; the system call is theirs to make, with rights that they have themselves.
 fn door() -> Result<Door, String> {
     let device = match rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
         Ok(_) => return Ok(Door::Device),
         Err(Errno::NOENT) => format!("there is no {DEVICE}"),
-        Err(Errno::ACCESS) => format!("{DEVICE} may not be opened"),
+        Err(Errno::ACCESS | Errno::PERM) => format!("{DEVICE} may not be opened"),
         Err(errno) => format!("{DEVICE}: {errno}"),
     };
-    if capabilities("CapEff:") & CAP_SYS_PTRACE != 0 || sysctl("vm/unprivileged_userfaultfd") == Some(1) {
+    if sysctl("vm/unprivileged_userfaultfd") == Some(1) {
         return Ok(Door::SystemCall);
     }
-    Err(format!("{device}, and the system call needs CAP_SYS_PTRACE"))
+    let inherited = if rustix::process::geteuid().is_root() { "CapEff:" } else { "CapAmb:" };
+    if capabilities(inherited) & CAP_SYS_PTRACE != 0 {
+        return Ok(Door::SystemCall);
+    }
+    Err(format!("{device}, and programs may not make the system call"))
 }
 
 fn userfaultfd() -> Check {
     let (found, verdict) = match door() {
         Ok(Door::Device) => (format!("through {DEVICE}"), Verdict::Good),
         Ok(Door::SystemCall) => ("through the system call".into(), Verdict::Good),
-        Err(why) => (why, Verdict::Lack(capability_fix())),
+        Err(why) => (why, Verdict::Lack(door_fix())),
     };
     Check { name: "userfaultfd", found, verdict }
+}
+
+fn door_fix() -> String {
+    let for_all = "`sudo sysctl -w vm.unprivileged_userfaultfd=1`";
+    if in_container() {
+        format!("start the container with `--device {DEVICE}`, or on the host {for_all}")
+    } else if Path::new(DEVICE).exists() {
+        format!(
+            "`sudo chgrp $(id -g) {DEVICE} && sudo chmod 660 {DEVICE}` until the next boot (for good a udev rule: \
+             KERNEL==\"userfaultfd\", GROUP=\"...\", MODE=\"0660\"), or for every user {for_all}"
+        )
+    } else {
+        for_all.into()
+    }
 }
 
 fn fork_events() -> Check {
@@ -137,13 +156,13 @@ fn fork_events() -> Check {
     let (found, verdict) = if allowed {
         ("CAP_SYS_PTRACE".into(), Verdict::Good)
     } else {
-        let found = "no CAP_SYS_PTRACE: without it a program that forks would read zeros".into();
+        let found = "no CAP_SYS_PTRACE: without it the children of programs would read zeros".into();
         (found, Verdict::Lack(capability_fix()))
     };
     Check { name: "events of fork", found, verdict }
 }
 
-/// How this user comes by CAP_SYS_PTRACE, and the device with it.
+/// How this user comes by CAP_SYS_PTRACE.
 fn capability_fix() -> String {
     let tmem = std::env::current_exe().map_or_else(|_| "$(which tmem)".into(), |path| path.display().to_string());
     if !in_first_user_namespace() {
@@ -151,7 +170,7 @@ fn capability_fix() -> String {
          namespace"
             .into()
     } else if capabilities("CapBnd:") & CAP_SYS_PTRACE == 0 && in_container() {
-        format!("start the container with `--cap-add SYS_PTRACE --device {DEVICE}`")
+        "start the container with `--cap-add SYS_PTRACE`".into()
     } else if capabilities("CapBnd:") & CAP_SYS_PTRACE == 0 || rustix::thread::no_new_privs().unwrap_or(false) {
         "run tmem outside of this sandbox, which lets nothing gain rights (no_new_privs, or the bounding set)".into()
     } else {

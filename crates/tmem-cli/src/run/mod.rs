@@ -4,12 +4,14 @@
 //! |---|---|
 //! | the front, this module | starts the other two, stands where the program would stand, shows what happens, and ends as the program does |
 //! | [`monitor`] | owns the store and serves the programs; a session of its own, ends with the last of them |
+//! | the holder | has the file of the agent, where the monitor cannot: see [`lent`] |
 //! | the program | loads the agent, and so does everything that it starts |
 //!
 //! Whatever of it dies, no program goes on with memory that it cannot get back: the agents see to that for their programs,
 //! and the front ends the whole tree if it sees the monitor die.
 
 mod display;
+pub(crate) mod lent;
 mod link;
 pub(crate) mod monitor;
 mod program;
@@ -111,6 +113,7 @@ fn start(options: &cli::Run, display: &mut Display) -> Result<Front, Failure> {
     }
     let program = start_program(&path, options, socket, agent)?;
     leave_standard_streams();
+    lent::give_up()?;
     Ok(Front { program, started: Instant::now(), link, signals, record, is_stopped: false })
 }
 
@@ -152,10 +155,18 @@ fn receive_until(link: &Link, deadline: Instant) -> Option<Received<ToFront>> {
 fn start_program(path: &Path, options: &cli::Run, socket: String, agent: Option<String>) -> Result<Pid, Failure> {
     let mut command = Command::new(path);
     command.arg0(&options.program[0]).args(&options.program[1..]);
+    let as_made = lent::environment()?;
     let environment = |command: &mut Command| {
+        if let Some(variables) = &as_made {
+            command.env_clear().envs(variables.iter().map(|(name, value)| (name, value)));
+        }
         command.env(SOCKET_VARIABLE, &socket);
         if let Some(agent) = &agent {
-            command.env("LD_PRELOAD", preloads(agent, std::env::var_os("LD_PRELOAD")));
+            let others = match &as_made {
+                Some(variables) => variables.iter().find(|(name, _)| name == "LD_PRELOAD").map(|pair| pair.1.clone()),
+                None => std::env::var_os("LD_PRELOAD"),
+            };
+            command.env("LD_PRELOAD", preloads(agent, others));
         }
     };
     environment(&mut command);

@@ -3,22 +3,21 @@
 //! It holds nothing of the user's but the standard error output, for panics, and gives that up once the front has ended: a pipe
 //! that it kept open would keep its reader waiting.
 
+use super::lent::Image;
 use super::link::{Link, Received, ToFront, ToMonitor};
 use crate::cli;
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
-use tmem_pager::{Monitor, Options, agent_image};
+use tmem_pager::{Monitor, Options};
 
 /// How often notes are looked for, and, without a front, whether any program still lives.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -62,14 +61,13 @@ fn settle() {
     let _ = rustix::process::configure_io_flusher_behavior(true);
 }
 
-/// The monitor, what the front is to know, and the file of the agent, which is there as long as it is open.
-fn start(options: &cli::Monitor) -> Result<(Monitor, ToFront, Option<File>)> {
+/// The monitor, what the front is to know, and the file of the agent, which is there as long as this value.
+fn start(options: &cli::Monitor) -> Result<(Monitor, ToFront, Image)> {
     let (socket, listener) = listener().context("cannot make a socket")?;
     let options = Options { limit_bytes: options.memory as u64, policy: options.policy, on_full: options.on_full };
     let monitor = Monitor::start(&options, listener)?;
-    let image = image().context("cannot make the file of the agent")?;
-    let path = |file: &File| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-    Ok((monitor, ToFront::Ready { socket, agent: image.as_ref().map(path) }, image))
+    let image = Image::new().context("cannot make the file of the agent")?;
+    Ok((monitor, ToFront::Ready { socket, agent: image.path() }, image))
 }
 
 /// A listening socket with an abstract name that nobody guesses.
@@ -81,16 +79,6 @@ fn listener() -> Result<(String, OwnedFd)> {
     bind(&listener, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
     listen(&listener, BACKLOG)?;
     Ok((name, listener))
-}
-
-/// The agent as a file in memory, which programs find under this process.
-fn image() -> Result<Option<File>> {
-    if agent_image().is_empty() {
-        return Ok(None);
-    }
-    let mut file = File::from(memfd_create("tmem-agent", MemfdFlags::CLOEXEC | MemfdFlags::EXEC)?);
-    file.write_all(agent_image())?;
-    Ok(Some(file))
 }
 
 /// The front's side of the monitor.
