@@ -5,6 +5,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use std::fs;
 use std::path::Path;
+use tmem_sys::{Features, PAGE_BYTES, Pagemap, Userfaultfd, same_memory};
 
 /// Where userfaultfds can be had, by file permission.
 const DEVICE: &str = "/dev/userfaultfd";
@@ -16,6 +17,16 @@ const CAP_SYS_PTRACE: u64 = 1 << 19;
 const DESCRIPTORS: u64 = 4096;
 /// The kernel's own default of vm.max_map_count; staging areas and registered ranges split mappings.
 const MAPS: u64 = 65530;
+
+/// What a userfaultfd has to be able to do.
+const FEATURES: [(Features, &str); 6] = [
+    (Features::EVENT_FORK, "EVENT_FORK"),
+    (Features::EVENT_REMAP, "EVENT_REMAP"),
+    (Features::EVENT_REMOVE, "EVENT_REMOVE"),
+    (Features::EVENT_UNMAP, "EVENT_UNMAP"),
+    (Features::THREAD_ID, "THREAD_ID"),
+    (Features::MOVE, "MOVE"),
+];
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +97,9 @@ pub fn checks() -> Vec<Check> {
     vec![
         kernel(),
         userfaultfd(),
-        fork_events(),
+        events(),
+        page_tables(),
+        comparing(),
         executable_memfd(),
         proc(),
         loader(),
@@ -100,13 +113,13 @@ fn kernel() -> Check {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut numbers = release.split(|other: char| !other.is_ascii_digit()).map_while(|number| number.parse().ok());
     let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    let verdict = if version < KERNEL {
-        let (major, minor) = KERNEL;
-        Verdict::Lack(format!("boot Linux {major}.{minor} or newer: it can move pages aside (UFFDIO_MOVE)"))
-    } else {
-        Verdict::Good
-    };
+    let verdict = if version < KERNEL { Verdict::Lack(kernel_fix()) } else { Verdict::Good };
     Check { name: "kernel", found: format!("Linux {release}"), verdict }
+}
+
+fn kernel_fix() -> String {
+    let (major, minor) = KERNEL;
+    format!("boot Linux {major}.{minor} or newer, with CONFIG_USERFAULTFD and CONFIG_PROC_PAGE_MONITOR")
 }
 
 /// Where a userfaultfd can be had that also serves faults of the kernel, or why not. The monitor opens the device and
@@ -129,10 +142,14 @@ fn door() -> Result<Door, String> {
 }
 
 fn userfaultfd() -> Check {
-    let (found, verdict) = match door() {
-        Ok(Door::Device) => (format!("through {DEVICE}"), Verdict::Good),
-        Ok(Door::SystemCall) => ("through the system call".into(), Verdict::Good),
-        Err(why) => (why, Verdict::Lack(door_fix())),
+    let (found, verdict) = match (door(), Userfaultfd::new()) {
+        (Err(why), _) => (why, Verdict::Lack(door_fix())),
+        (Ok(_), Err(errno)) => (
+            format!("refused ({errno})"),
+            Verdict::Lack("let the sandbox (seccomp, or a security module) allow userfaultfd, or run outside".into()),
+        ),
+        (Ok(Door::Device), Ok(_)) => (format!("through {DEVICE}"), Verdict::Good),
+        (Ok(Door::SystemCall), Ok(_)) => ("through the system call".into(), Verdict::Good),
     };
     Check { name: "userfaultfd", found, verdict }
 }
@@ -151,15 +168,51 @@ fn door_fix() -> String {
     }
 }
 
-fn fork_events() -> Check {
-    let allowed = capabilities("CapEff:") & CAP_SYS_PTRACE != 0;
-    let (found, verdict) = if allowed {
-        ("CAP_SYS_PTRACE".into(), Verdict::Good)
-    } else {
+/// What has to be told of an address space, tried in earnest where a userfaultfd can be had.
+fn events() -> Check {
+    let all = FEATURES.iter().fold(Features::NONE, |all, (feature, _)| all | *feature);
+    let tried = Userfaultfd::new().and_then(|userfaultfd| userfaultfd.enable(all));
+    let missing = Features::offered().map(missing).unwrap_or_default();
+    let (found, verdict) = if capabilities("CapEff:") & CAP_SYS_PTRACE == 0 || tried == Err(Errno::PERM) {
         let found = "no CAP_SYS_PTRACE: without it the children of programs would read zeros".into();
         (found, Verdict::Lack(capability_fix()))
+    } else if !missing.is_empty() {
+        (format!("the kernel lacks {}", missing.join(", ")), Verdict::Lack(kernel_fix()))
+    } else if let (Err(errno), Ok(_)) = (tried, Userfaultfd::new()) {
+        (format!("refused ({errno})"), Verdict::Lack(kernel_fix()))
+    } else {
+        // Without a userfaultfd there is nothing to try: that is told already.
+        ("fork, mremap, madvise, munmap, move".into(), Verdict::Good)
     };
-    Check { name: "events of fork", found, verdict }
+    Check { name: "events", found, verdict }
+}
+
+fn missing(offered: Features) -> Vec<&'static str> {
+    FEATURES.iter().filter(|(feature, _)| !offered.contain(*feature)).map(|(_, name)| *name).collect()
+}
+
+/// Which pages are present is asked with an ioctl that is as young as the rest (PAGEMAP_SCAN, Linux 6.7).
+fn page_tables() -> Check {
+    let page = PAGE_BYTES as u64;
+    let asked = Pagemap::open(std::process::id())
+        .and_then(|pagemap| Ok(pagemap.present(page..2 * page, 1, &mut Vec::new())?));
+    let (found, verdict) = match asked {
+        Ok(_) => ("readable".into(), Verdict::Good),
+        Err(error) => (format!("not readable ({error})"), Verdict::Lack(kernel_fix())),
+    };
+    Check { name: "page tables", found, verdict }
+}
+
+fn comparing() -> Check {
+    let this = std::process::id();
+    let (found, verdict) = match same_memory(this, this) {
+        Ok(_) => ("allowed".into(), Verdict::Good),
+        Err(errno) => (
+            format!("refused ({errno})"),
+            Verdict::Lack("let the sandbox (seccomp) allow kcmp, or use a kernel with CONFIG_KCMP".into()),
+        ),
+    };
+    Check { name: "kcmp", found, verdict }
 }
 
 /// How this user comes by CAP_SYS_PTRACE.

@@ -2,7 +2,7 @@
 //!
 //! | process | does |
 //! |---|---|
-//! | the front, this module | starts the other two, stands where the program would stand, shows what happens, and ends as the program does |
+//! | the front, this module | starts the others, stands where the program would, shows what happens, ends as it does |
 //! | [`monitor`] | owns the store and serves the programs; a session of its own, ends with the last of them |
 //! | the holder | has the file of the agent, where the monitor cannot: see [`lent`] |
 //! | the program | loads the agent, and so does everything that it starts |

@@ -1,7 +1,7 @@
 //! The process behind a run: it serves the programs, and outlives the front for as long as any of them lives.
 //!
-//! It holds nothing of the user's but the standard error output, for panics, and gives that up once the front has ended: a pipe
-//! that it kept open would keep its reader waiting.
+//! It holds nothing of the user's but the standard error output, for panics, and gives that up once the front has ended: a
+//! pipe that it kept open would keep its reader waiting.
 
 use super::lent::Image;
 use super::link::{Link, Received, ToFront, ToMonitor};
