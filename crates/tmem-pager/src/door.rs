@@ -21,6 +21,12 @@ use crate::units::pages_of;
 use crate::wire::{self, Received};
 use crate::{lock, server};
 
+/// What a program's userfaultfd is to tell and to be able to do.
+fn features() -> Features {
+    let events = Features::EVENT_FORK | Features::EVENT_REMAP | Features::EVENT_REMOVE | Features::EVENT_UNMAP;
+    events | Features::THREAD_ID | Features::MOVE
+}
+
 /// Who is at the door.
 struct Guest {
     socket: OwnedFd,
@@ -96,7 +102,7 @@ fn run(core: &Arc<Core>, listener: &OwnedFd) {
 /// Something has happened to a guest.
 fn attend(core: &Arc<Core>, socket: &OwnedFd, pid: u32, stage: Stage) -> Then {
     if let Stage::Managed(space) = &stage
-        && space.program.get().is_some_and(|program| program.life.has_exited())
+        && space.program.get().is_some_and(|program| program.has_exited())
     {
         space.end();
         return Then::Leave;
@@ -129,7 +135,7 @@ fn attend(core: &Arc<Core>, socket: &OwnedFd, pid: u32, stage: Stage) -> Then {
 
 fn agent_died(core: &Arc<Core>, space: &Arc<Space>) {
     // An agent that was ended with its program, or after it, is no news; the evictor ends those of address spaces that are gone.
-    let exited = space.program.get().is_none_or(|program| program.life.has_exited());
+    let exited = space.program.get().is_none_or(|program| program.has_exited());
     let replaced = space.hands.get().is_none();
     if !exited && !replaced && !space.is_gone() {
         core.fail_closed(space, "its agent died");
@@ -192,7 +198,7 @@ fn ready(
         None => {
             let fd = received.fds.pop().ok_or_else(|| "it could not make a userfaultfd".to_owned())?;
             let faults = Userfaultfd::from_fd(fd);
-            faults.enable(Features::PAGER).map_err(|error| said("its userfaultfd lacks what is needed", &error))?;
+            faults.enable(features()).map_err(|error| said("its userfaultfd lacks what is needed", &error))?;
             let kick = crate::event_fd().map_err(|error| said("out of descriptors", &error))?;
             Arc::new(Space::new(core.new_id(), faults, State::new(stages), kick))
         }

@@ -407,7 +407,7 @@ impl Evictor {
     /// An agent has died under us.
     fn bury(&self, space: &Arc<Space>) {
         let program = space.program.get();
-        if program.is_some_and(|program| !program.life.has_exited()) && !space.is_gone() {
+        if program.is_some_and(|program| !program.has_exited()) && !space.is_gone() {
             self.core.fail_closed(space, "its agent died");
         }
         space.end();

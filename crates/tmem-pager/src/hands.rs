@@ -135,7 +135,7 @@ impl Hands {
 
     /// Whether it has exited.
     pub(crate) fn is_dead(&self) -> bool {
-        self.life.has_exited()
+        self.life.has_exited().unwrap_or(true)
     }
 
     /// Ends it, and with it the address space, if the program has gone.

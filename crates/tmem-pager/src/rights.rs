@@ -5,6 +5,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use std::fs;
 use std::path::Path;
+use tmem_sys::{Features, PAGE_BYTES, Pagemap, Userfaultfd, same_memory};
 
 /// Where userfaultfds can be had, by file permission.
 const DEVICE: &str = "/dev/userfaultfd";
@@ -16,6 +17,16 @@ const CAP_SYS_PTRACE: u64 = 1 << 19;
 const DESCRIPTORS: u64 = 4096;
 /// The kernel's own default of vm.max_map_count; staging areas and registered ranges split mappings.
 const MAPS: u64 = 65530;
+
+/// What a userfaultfd has to be able to do.
+const FEATURES: [(Features, &str); 6] = [
+    (Features::EVENT_FORK, "EVENT_FORK"),
+    (Features::EVENT_REMAP, "EVENT_REMAP"),
+    (Features::EVENT_REMOVE, "EVENT_REMOVE"),
+    (Features::EVENT_UNMAP, "EVENT_UNMAP"),
+    (Features::THREAD_ID, "THREAD_ID"),
+    (Features::MOVE, "MOVE"),
+];
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +97,9 @@ pub fn checks() -> Vec<Check> {
     vec![
         kernel(),
         userfaultfd(),
-        fork_events(),
+        events(),
+        page_tables(),
+        comparing(),
         executable_memfd(),
         proc(),
         loader(),
@@ -100,67 +113,131 @@ fn kernel() -> Check {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut numbers = release.split(|other: char| !other.is_ascii_digit()).map_while(|number| number.parse().ok());
     let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    let verdict = if version < KERNEL {
-        let (major, minor) = KERNEL;
-        Verdict::Lack(format!("boot Linux {major}.{minor} or newer: it can move pages aside (UFFDIO_MOVE)"))
-    } else {
-        Verdict::Good
-    };
+    let verdict = if version < KERNEL { Verdict::Lack(kernel_fix()) } else { Verdict::Good };
     Check { name: "kernel", found: format!("Linux {release}"), verdict }
 }
 
-/// Where a userfaultfd can be had that also serves faults of the kernel, or why not.
+fn kernel_fix() -> String {
+    let (major, minor) = KERNEL;
+    format!("boot Linux {major}.{minor} or newer, with CONFIG_USERFAULTFD and CONFIG_PROC_PAGE_MONITOR")
+}
+
+/// Where a userfaultfd can be had that also serves faults of the kernel, or why not. The monitor opens the device and
+/// hands it to its programs; the system call is theirs to make, with rights that they have themselves.
 fn door() -> Result<Door, String> {
     let device = match rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
         Ok(_) => return Ok(Door::Device),
         Err(Errno::NOENT) => format!("there is no {DEVICE}"),
-        Err(Errno::ACCESS) => format!("{DEVICE} may not be opened"),
+        Err(Errno::ACCESS | Errno::PERM) => format!("{DEVICE} may not be opened"),
         Err(errno) => format!("{DEVICE}: {errno}"),
     };
-    if effective_capabilities() & CAP_SYS_PTRACE != 0 || sysctl("vm/unprivileged_userfaultfd") == Some(1) {
+    if sysctl("vm/unprivileged_userfaultfd") == Some(1) {
         return Ok(Door::SystemCall);
     }
-    Err(format!("{device}, and the system call needs CAP_SYS_PTRACE"))
+    let inherited = if rustix::process::geteuid().is_root() { "CapEff:" } else { "CapAmb:" };
+    if capabilities(inherited) & CAP_SYS_PTRACE != 0 {
+        return Ok(Door::SystemCall);
+    }
+    Err(format!("{device}, and programs may not make the system call"))
 }
 
 fn userfaultfd() -> Check {
-    let (found, verdict) = match door() {
-        Ok(Door::Device) => (format!("through {DEVICE}"), Verdict::Good),
-        Ok(Door::SystemCall) => ("through the system call".into(), Verdict::Good),
-        Err(why) => (why, Verdict::Lack(capability_fix())),
+    let (found, verdict) = match (door(), Userfaultfd::new()) {
+        (Err(why), _) => (why, Verdict::Lack(door_fix())),
+        (Ok(_), Err(errno)) => (
+            format!("refused ({errno})"),
+            Verdict::Lack("let the sandbox (seccomp, or a security module) allow userfaultfd, or run outside".into()),
+        ),
+        (Ok(Door::Device), Ok(_)) => (format!("through {DEVICE}"), Verdict::Good),
+        (Ok(Door::SystemCall), Ok(_)) => ("through the system call".into(), Verdict::Good),
     };
     Check { name: "userfaultfd", found, verdict }
 }
 
-fn fork_events() -> Check {
-    let allowed = effective_capabilities() & CAP_SYS_PTRACE != 0;
-    let (found, verdict) = if allowed {
-        ("CAP_SYS_PTRACE".into(), Verdict::Good)
+fn door_fix() -> String {
+    let for_all = "`sudo sysctl -w vm.unprivileged_userfaultfd=1`";
+    if in_container() {
+        format!("start the container with `--device {DEVICE}`, or on the host {for_all}")
+    } else if Path::new(DEVICE).exists() {
+        format!(
+            "`sudo chgrp $(id -g) {DEVICE} && sudo chmod 660 {DEVICE}` until the next boot (for good a udev rule: \
+             KERNEL==\"userfaultfd\", GROUP=\"...\", MODE=\"0660\"), or for every user {for_all}"
+        )
     } else {
-        let found = "no CAP_SYS_PTRACE: without it a program that forks would read zeros".into();
-        (found, Verdict::Lack(capability_fix()))
-    };
-    Check { name: "events of fork", found, verdict }
+        for_all.into()
+    }
 }
 
-/// How this user comes by CAP_SYS_PTRACE, and the device with it.
+/// What has to be told of an address space, tried in earnest where a userfaultfd can be had.
+fn events() -> Check {
+    let all = FEATURES.iter().fold(Features::NONE, |all, (feature, _)| all | *feature);
+    let tried = Userfaultfd::new().and_then(|userfaultfd| userfaultfd.enable(all));
+    let missing = Features::offered().map(missing).unwrap_or_default();
+    let (found, verdict) = if capabilities("CapEff:") & CAP_SYS_PTRACE == 0 || tried == Err(Errno::PERM) {
+        let found = "no CAP_SYS_PTRACE: without it the children of programs would read zeros".into();
+        (found, Verdict::Lack(capability_fix()))
+    } else if !missing.is_empty() {
+        (format!("the kernel lacks {}", missing.join(", ")), Verdict::Lack(kernel_fix()))
+    } else if let (Err(errno), Ok(_)) = (tried, Userfaultfd::new()) {
+        (format!("refused ({errno})"), Verdict::Lack(kernel_fix()))
+    } else {
+        // Without a userfaultfd there is nothing to try: that is told already.
+        ("fork, mremap, madvise, munmap, move".into(), Verdict::Good)
+    };
+    Check { name: "events", found, verdict }
+}
+
+fn missing(offered: Features) -> Vec<&'static str> {
+    FEATURES.iter().filter(|(feature, _)| !offered.contain(*feature)).map(|(_, name)| *name).collect()
+}
+
+/// Which pages are present is asked with an ioctl that is as young as the rest (PAGEMAP_SCAN, Linux 6.7).
+fn page_tables() -> Check {
+    let page = PAGE_BYTES as u64;
+    let asked = Pagemap::open(std::process::id())
+        .and_then(|pagemap| Ok(pagemap.present(page..2 * page, 1, &mut Vec::new())?));
+    let (found, verdict) = match asked {
+        Ok(_) => ("readable".into(), Verdict::Good),
+        Err(error) => (format!("not readable ({error})"), Verdict::Lack(kernel_fix())),
+    };
+    Check { name: "page tables", found, verdict }
+}
+
+fn comparing() -> Check {
+    let this = std::process::id();
+    let (found, verdict) = match same_memory(this, this) {
+        Ok(_) => ("allowed".into(), Verdict::Good),
+        Err(errno) => (
+            format!("refused ({errno})"),
+            Verdict::Lack("let the sandbox (seccomp) allow kcmp, or use a kernel with CONFIG_KCMP".into()),
+        ),
+    };
+    Check { name: "kcmp", found, verdict }
+}
+
+/// How this user comes by CAP_SYS_PTRACE.
 fn capability_fix() -> String {
     let tmem = std::env::current_exe().map_or_else(|_| "$(which tmem)".into(), |path| path.display().to_string());
-    if in_container() {
-        "start the container with `--cap-add SYS_PTRACE --device /dev/userfaultfd`; where it is rootless, or the user \
-         namespace is its own, that is not enough: run tmem on the host"
+    if !in_first_user_namespace() {
+        "run tmem on the host, or in a container that is not rootless: the kernel asks for the right outside of any user \
+         namespace"
             .into()
-    } else if rustix::thread::no_new_privs().unwrap_or(false) {
-        "this shell may gain no rights (no_new_privs): run tmem outside of its sandbox, as root".into()
+    } else if capabilities("CapBnd:") & CAP_SYS_PTRACE == 0 && in_container() {
+        "start the container with `--cap-add SYS_PTRACE`".into()
+    } else if capabilities("CapBnd:") & CAP_SYS_PTRACE == 0 || rustix::thread::no_new_privs().unwrap_or(false) {
+        "run tmem outside of this sandbox, which lets nothing gain rights (no_new_privs, or the bounding set)".into()
     } else {
         format!("`sudo setcap cap_sys_ptrace+ep {tmem}`, or run it as root")
     }
 }
 
+fn in_first_user_namespace() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map");
+    map.is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
+}
+
 fn in_container() -> bool {
-    let whole =
-        fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]));
-    !whole || ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists())
+    ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists())
 }
 
 fn executable_memfd() -> Check {
@@ -240,9 +317,10 @@ fn sysctl(name: &str) -> Option<u64> {
     fs::read_to_string(format!("/proc/sys/{name}")).ok()?.trim().parse().ok()
 }
 
-fn effective_capabilities() -> u64 {
+/// A set of capabilities of this process, by its name in `/proc/self/status`.
+fn capabilities(set: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let hex = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let hex = status.lines().find_map(|line| line.strip_prefix(set));
     hex.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
 }
 

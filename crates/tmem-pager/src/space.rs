@@ -48,6 +48,12 @@ pub(crate) struct Program {
     pub(crate) life: Pidfd,
 }
 
+impl Program {
+    pub(crate) fn has_exited(&self) -> bool {
+        self.life.has_exited().unwrap_or(true)
+    }
+}
+
 /// One address space.
 #[derive(Debug)]
 pub(crate) struct Space {

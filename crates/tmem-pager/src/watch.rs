@@ -276,7 +276,7 @@ fn check(space: &Space) {
         return;
     };
     let same = tmem_sys::same_memory(program.pid, hands.pid);
-    if program.life.has_exited() || same == Ok(false) {
+    if program.has_exited() || same == Ok(false) {
         space.end();
     }
 }

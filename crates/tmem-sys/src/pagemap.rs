@@ -1,23 +1,53 @@
-//! Which pages of a process are present (`PAGEMAP_SCAN`, Linux 6.7; `Documentation/admin-guide/mm/pagemap.rst`).
+//! Which pages of a process are in memory.
+//!
+//! `PAGEMAP_SCAN` (Linux 6.7) on `/proc/PID/pagemap`. An open [`Pagemap`] stays with the address space that the process had
+//! when it was opened: after exec or exit a scan finds nothing.
 
+use crate::PAGE_BYTES;
 use core::ops::Range;
+use rustix::io::Errno;
+use rustix::ioctl::{self, Ioctl, IoctlOutput, Opcode, opcode};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
 
-use rustix::io::Errno;
+const SCAN: Opcode = opcode::read_write::<RawScan>(b'f', 16);
 
-use crate::uffd::last_errno;
+const IS_FILE: u64 = 1 << 2;
+const IS_PRESENT: u64 = 1 << 3;
+const IS_ZERO_PAGE: u64 = 1 << 5;
+const IS_HUGE: u64 = 1 << 6;
 
-const PAGEMAP_SCAN: libc::c_ulong = 0xC060_6610;
-const PAGE_IS_FILE: u64 = 1 << 2;
-const PAGE_IS_PRESENT: u64 = 1 << 3;
-const PAGE_IS_PFNZERO: u64 = 1 << 5;
-const PAGE_IS_HUGE: u64 = 1 << 6;
-/// Runs of one request.
-const RUNS: usize = 128;
+/// Runs that one call can return: 6 KiB on the stack.
+const RUNS: usize = 256;
 
-/// Pages in a row that are alike.
+/// The kernel's `struct pm_scan_arg`.
+#[repr(C)]
+#[derive(Default)]
+struct RawScan {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    runs: u64,
+    runs_len: u64,
+    max_pages: u64,
+    inverted: u64,
+    all_of: u64,
+    any_of: u64,
+    returned: u64,
+}
+
+/// The kernel's `struct page_region`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct RawRun {
+    start: u64,
+    end: u64,
+    categories: u64,
+}
+
+/// Neighbouring pages of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageRun {
     /// Their addresses.
@@ -26,68 +56,89 @@ pub struct PageRun {
     pub huge: bool,
 }
 
-/// The page map of a process. It stays that of the address space which the process had when it was opened.
+/// The page tables of one address space.
 #[derive(Debug)]
 pub struct Pagemap(File);
 
-#[repr(C)]
-#[derive(Default)]
-struct ScanArg {
-    size: u64,
-    flags: u64,
-    start: u64,
-    end: u64,
-    walk_end: u64,
-    vec: u64,
-    vec_len: u64,
-    max_pages: u64,
-    category_inverted: u64,
-    category_mask: u64,
-    category_anyof_mask: u64,
-    return_mask: u64,
-}
-
-#[repr(C)]
-#[derive(Default, Clone, Copy)]
-struct Region {
-    start: u64,
-    end: u64,
-    categories: u64,
-}
-
 impl Pagemap {
-    /// Opens it.
+    /// Opens that of the address space that `pid` has now.
     ///
     /// # Errors
-    /// Where the process may not be looked into, or has gone.
+    /// When there is no such process, or no right to trace it.
     pub fn open(pid: u32) -> io::Result<Self> {
         File::open(format!("/proc/{pid}/pagemap")).map(Self)
     }
 
-    /// Adds the present anonymous pages of `range`, at most `max_pages`; the page of zeros is not among them. Returns where it stopped.
+    /// Appends the runs of present private anonymous pages in `range`: neither a file's, nor shared memory's, nor the zero
+    /// page, nor swapped out. Stops after `max_pages` pages. Returns where the walk ended: `range.end`, if it saw all.
     ///
     /// # Errors
-    /// As the kernel says; `NOTTY` before Linux 6.7.
+    /// `NOTTY`: the kernel is older than 6.7. `INVAL`: the range is not whole pages, or ends before it starts.
     pub fn present(&self, range: Range<u64>, max_pages: u64, into: &mut Vec<PageRun>) -> Result<u64, Errno> {
-        let mut regions = [Region::default(); RUNS];
-        let mut arg = ScanArg {
-            size: size_of::<ScanArg>() as u64,
+        let mut at = range.start;
+        let mut pages_left = max_pages;
+        while at < range.end && pages_left > 0 {
+            let mut runs = [RawRun::default(); RUNS];
+            let found: usize;
+            (found, at) = self.scan(at..range.end, pages_left, &mut runs)?;
+            for run in &runs[..found] {
+                pages_left = pages_left.saturating_sub((run.end - run.start) / PAGE_BYTES as u64);
+                append(into, PageRun { range: run.start..run.end, huge: run.categories & IS_HUGE != 0 });
+            }
+            if found < RUNS {
+                break;
+            }
+        }
+        Ok(at)
+    }
+
+    /// One call: how many runs were found, and where the walk ended.
+    fn scan(&self, range: Range<u64>, max_pages: u64, runs: &mut [RawRun; RUNS]) -> Result<(usize, u64), Errno> {
+        let mut scan = Scan(RawScan {
+            size: size_of::<RawScan>() as u64,
             start: range.start,
             end: range.end,
-            vec: regions.as_mut_ptr().addr() as u64,
-            vec_len: RUNS as u64,
+            runs: runs.as_mut_ptr().expose_provenance() as u64,
+            runs_len: RUNS as u64,
             max_pages,
-            // Present, and neither of a file nor the page of zeros: those two inverted.
-            category_inverted: PAGE_IS_FILE | PAGE_IS_PFNZERO,
-            category_mask: PAGE_IS_PRESENT | PAGE_IS_FILE | PAGE_IS_PFNZERO,
-            return_mask: PAGE_IS_HUGE,
-            ..ScanArg::default()
-        };
-        // SAFETY: the request writes at most `vec_len` regions to `vec`, which is our array, and the struct.
-        let found = unsafe { libc::ioctl(self.0.as_raw_fd(), PAGEMAP_SCAN, &raw mut arg) };
-        let Ok(found) = usize::try_from(found) else { return Err(last_errno()) };
-        let runs = regions.iter().take(found);
-        into.extend(runs.map(|run| PageRun { range: run.start..run.end, huge: run.categories & PAGE_IS_HUGE != 0 }));
-        Ok(arg.walk_end)
+            inverted: IS_FILE | IS_ZERO_PAGE,
+            all_of: IS_PRESENT | IS_FILE | IS_ZERO_PAGE,
+            returned: IS_HUGE,
+            ..RawScan::default()
+        });
+        // SAFETY: RawScan is the kernel's struct for this opcode, `runs` is writable for `runs_len` of them and borrowed
+        // until the call is over; without flags it changes nothing in the process.
+        let found = unsafe { ioctl::ioctl(&self.0, &mut scan) }?;
+        Ok((found, scan.0.walk_end))
+    }
+}
+
+/// Adds a run, or makes the last one longer.
+fn append(into: &mut Vec<PageRun>, run: PageRun) {
+    match into.last_mut() {
+        Some(last) if last.range.end == run.range.start && last.huge == run.huge => last.range.end = run.range.end,
+        _ => into.push(run),
+    }
+}
+
+/// The call's argument; its result is a count.
+struct Scan(RawScan);
+
+// SAFETY: the opcode is computed from the struct's size, the pointer is to that struct, which is borrowed mutably.
+unsafe impl Ioctl for &mut Scan {
+    type Output = usize;
+
+    const IS_MUTATING: bool = true;
+
+    fn opcode(&self) -> Opcode {
+        SCAN
+    }
+
+    fn as_ptr(&mut self) -> *mut core::ffi::c_void {
+        (&raw mut self.0).cast()
+    }
+
+    unsafe fn output_from_ptr(out: IoctlOutput, _: *mut core::ffi::c_void) -> Result<usize, Errno> {
+        usize::try_from(out).map_err(|_| Errno::INVAL)
     }
 }

@@ -1,48 +1,137 @@
-//! Userfaultfd: page faults of an address space, told and answered through a descriptor (`Documentation/admin-guide/mm/userfaultfd.rst`).
+//! Page faults of another address space, served here.
 //!
-//! The descriptor belongs to the address space of whoever made it; others who hold it may do all of this from outside, but for
-//! moving pages. Ranges are whole pages, addresses are the other address space's.
+//! A [`Userfaultfd`] belongs to the address space that made it, whoever holds the descriptor. Ranges of private anonymous
+//! memory are *registered* with it. A thread that touches a missing page of one sleeps until the holder fills the page
+//! ([`Userfaultfd::copy`], [`Userfaultfd::zero`]) or wakes the thread to try again. Forks, moves and losses of
+//! registered ranges are events; the thread that causes one sleeps until the event is read.
 //!
-//! Structures and numbers are those of `include/uapi/linux/userfaultfd.h`.
+//! Facts to hold on to (Linux 6.18):
+//! - Nothing is awakened by an error: after `EXIST` (the page is there) the waiter sleeps on until [`Userfaultfd::wake`].
+//! - `AGAIN` without progress: an event is queued, or was read and the thread that caused it has not run since. Read
+//!   events, then try again.
+//! - `NOENT`: the range is not wholly in one registered mapping. A run of pages that crosses into the next mapping gets
+//!   this too, so one page at a time has to be tried before the mapping is called gone. `SRCH`: the address space is gone.
+//! - The last close of a descriptor with ranges registered lets missing pages read as zeros.
+//!
+//! # Safety
+//! These faces are safe to call for another address space. For our own they are as safe as what is registered: a missing
+//! page is filled with bytes of the caller's choice, so memory that is registered must be memory that nobody believes to
+//! hold something (zeros, say) before its faults are answered through this descriptor.
 
 use core::ops::{BitOr, Range};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::ioctl::{self, Ioctl, IoctlOutput, Opcode, Setter, Updater, opcode};
+use rustix::mm::UserfaultfdFlags;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
-const API: u64 = 0xAA;
-const UFFDIO_API: libc::c_ulong = 0xC018_AA3F;
-const UFFDIO_REGISTER: libc::c_ulong = 0xC020_AA00;
-const UFFDIO_UNREGISTER: libc::c_ulong = 0x8010_AA01;
-const UFFDIO_WAKE: libc::c_ulong = 0x8010_AA02;
-const UFFDIO_COPY: libc::c_ulong = 0xC028_AA03;
-const UFFDIO_ZEROPAGE: libc::c_ulong = 0xC020_AA04;
-/// Makes a descriptor through the device.
-const USERFAULTFD_IOC_NEW: libc::c_ulong = 0xAA00;
-const REGISTER_MODE_MISSING: u64 = 1;
-const MODE_DONTWAKE: u64 = 1;
+/// The kernel's name for this interface, version included.
+const API: u64 = 0xaa;
+/// Group of all its ioctls.
+const GROUP: u8 = 0xaa;
 
-const EVENT_PAGEFAULT: u8 = 0x12;
-const EVENT_FORK: u8 = 0x13;
-const EVENT_REMAP: u8 = 0x14;
-const EVENT_REMOVE: u8 = 0x15;
-const EVENT_UNMAP: u8 = 0x16;
-const PAGEFAULT_FLAG_WRITE: u64 = 1;
+const IOC_NEW: Opcode = opcode::none(GROUP, 0x00);
+const IOC_REGISTER: Opcode = opcode::read_write::<RawRegister>(GROUP, 0x00);
+const IOC_UNREGISTER: Opcode = opcode::read::<RawRange>(GROUP, 0x01);
+const IOC_WAKE: Opcode = opcode::read::<RawRange>(GROUP, 0x02);
+const IOC_COPY: Opcode = opcode::read_write::<RawCopy>(GROUP, 0x03);
+const IOC_ZERO: Opcode = opcode::read_write::<RawZero>(GROUP, 0x04);
+const IOC_API: Opcode = opcode::read_write::<RawApi>(GROUP, 0x3f);
 
-/// Bytes of a message.
-const MESSAGE: usize = 32;
-/// Messages of one read.
-const MESSAGES: usize = 32;
+const REGISTER_MISSING: u64 = 1;
+/// Same bit for copy and zero.
+const MODE_DONT_WAKE: u64 = 1;
 
-/// What a descriptor is to tell and to be able to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+const EVENT_PAGEFAULT: u64 = 0x12;
+const EVENT_FORK: u64 = 0x13;
+const EVENT_REMAP: u64 = 0x14;
+const EVENT_REMOVE: u64 = 0x15;
+const EVENT_UNMAP: u64 = 0x16;
+const FAULT_WRITE: u64 = 1;
+
+/// Messages of one read: 2 KiB on the stack.
+const MESSAGES: usize = 64;
+/// A message is four words: the event in the first byte, then up to three numbers.
+const MESSAGE_BYTES: usize = 32;
+
+#[repr(C)]
+struct RawApi {
+    api: u64,
+    features: u64,
+    ioctls: u64,
+}
+
+#[repr(C)]
+struct RawRange {
+    start: u64,
+    bytes: u64,
+}
+
+#[repr(C)]
+struct RawRegister {
+    range: RawRange,
+    mode: u64,
+    ioctls: u64,
+}
+
+#[repr(C)]
+struct RawCopy {
+    to: u64,
+    from: u64,
+    bytes: u64,
+    mode: u64,
+    done: i64,
+}
+
+#[repr(C)]
+struct RawZero {
+    range: RawRange,
+    mode: u64,
+    done: i64,
+}
+
+impl From<Range<u64>> for RawRange {
+    /// A range that ends before it starts becomes empty, which the kernel refuses (`INVAL`).
+    fn from(range: Range<u64>) -> Self {
+        Self { start: range.start, bytes: range.end.saturating_sub(range.start) }
+    }
+}
+
+/// What a userfaultfd can do: a set of the kernel's feature bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Features(u64);
 
 impl Features {
-    /// Everything that paging an unmodified program needs: events of `fork`, `mremap`, `madvise`, `munmap`; which thread faults; moving.
-    pub const PAGER: Self = Self(1 << 1 | 1 << 2 | 1 << 3 | 1 << 6 | 1 << 8 | 1 << 16);
-    /// Nothing but faults.
+    /// None.
     pub const NONE: Self = Self(0);
+    /// A child made by fork keeps the registration and sends a descriptor of its own. Wants `CAP_SYS_PTRACE`.
+    pub const EVENT_FORK: Self = Self(1 << 1);
+    /// `mremap` is told.
+    pub const EVENT_REMAP: Self = Self(1 << 2);
+    /// `madvise` that discards pages is told.
+    pub const EVENT_REMOVE: Self = Self(1 << 3);
+    /// Shared memory can be registered.
+    pub const MISSING_SHMEM: Self = Self(1 << 5);
+    /// `munmap`, and what maps over a range, is told.
+    pub const EVENT_UNMAP: Self = Self(1 << 6);
+    /// A fault says which thread it is of.
+    pub const THREAD_ID: Self = Self(1 << 8);
+    /// Pages can be moved within the address space (Linux 6.8).
+    pub const MOVE: Self = Self(1 << 16);
+
+    /// Whether all of `others` are among these.
+    #[must_use]
+    pub fn contain(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
+    }
+
+    /// What the kernel offers to this process, asked of a descriptor made for the purpose.
+    ///
+    /// # Errors
+    /// As [`Userfaultfd::new`].
+    pub fn offered() -> Result<Self, Errno> {
+        Userfaultfd::new()?.handshake(Self::NONE)
+    }
 }
 
 impl BitOr for Features {
@@ -53,227 +142,250 @@ impl BitOr for Features {
     }
 }
 
-/// Whether threads that wait for a page are woken when it is there.
+/// Whether those who sleep on a page are awakened when it is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wake {
     /// They are.
     Yes,
-    /// [`Userfaultfd::wake`] comes later.
+    /// They are not: a later [`Userfaultfd::wake`] does it.
     No,
 }
 
-/// A range was filled in part, or not at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+impl Wake {
+    fn mode(self) -> u64 {
+        if self == Self::Yes { 0 } else { MODE_DONT_WAKE }
+    }
+}
+
+/// A range was filled in part or not at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("only {done_bytes} bytes were filled ({errno})")]
 pub struct Partial {
-    /// Bytes from its start that are filled.
+    /// Bytes that were filled from the start of the range: whole pages.
     pub done_bytes: usize,
-    /// Why the next page is not. `AGAIN`: the address space is changing, and an event about it is to be read; `EXIST`: a page is there;
-    /// `NOENT`: nothing is registered there; `SRCH`: the address space has gone.
+    /// Why not the page after them.
     pub errno: Errno,
 }
 
-/// What has happened in the address space.
+/// Something that happened in the address space.
 #[derive(Debug)]
 pub enum Event {
-    /// A thread waits for a page.
+    /// A thread sleeps on a missing page. The same access is told again when a signal interrupts the sleep.
     Fault {
-        /// In the page.
+        /// Address of the page.
         address: u64,
-        /// Whether it wants to write.
+        /// Whether it was a write.
         write: bool,
-        /// Who.
+        /// The thread, in the reader's pid namespace; 0 without [`Features::THREAD_ID`].
         thread: u32,
     },
-    /// It was copied by `fork`; the descriptor is the child's.
+    /// The address space was copied for a child; this is the child's descriptor, enabled as its parent's is.
     Fork(Userfaultfd),
-    /// Mappings were moved.
+    /// A range was moved. If it shrank or left its old place, [`Event::Unmap`] of that follows.
     Remap {
-        /// Where they were.
+        /// Where it was.
         from: u64,
-        /// Where they are.
+        /// Where it is.
         to: u64,
-        /// Their old length.
+        /// Its length.
         bytes: u64,
     },
-    /// The contents of a range are about to be discarded.
+    /// Pages of a range are being discarded: those that are not filled after this read as zeros.
     Remove(Range<u64>),
-    /// A range is not mapped any more.
+    /// A range is no longer mapped.
     Unmap(Range<u64>),
 }
 
-/// A userfaultfd.
+/// A descriptor for the page faults of one address space.
 #[derive(Debug)]
 pub struct Userfaultfd(OwnedFd);
 
-#[repr(C)]
-#[derive(Default)]
-struct ApiArg {
-    api: u64,
-    features: u64,
-    ioctls: u64,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct RangeArg {
-    start: u64,
-    len: u64,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct RegisterArg {
-    range: RangeArg,
-    mode: u64,
-    ioctls: u64,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct CopyArg {
-    dst: u64,
-    src: u64,
-    len: u64,
-    mode: u64,
-    copy: i64,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct ZeroArg {
-    range: RangeArg,
-    mode: u64,
-    zeroed: i64,
-}
-
 impl Userfaultfd {
-    /// The descriptor of some address space, made there.
+    /// Takes over a descriptor that came from elsewhere. It has to be nonblocking for [`Userfaultfd::read_events`] to
+    /// return; a descriptor that is no userfaultfd answers every call with an error.
     #[must_use]
     pub fn from_fd(fd: OwnedFd) -> Self {
         Self(fd)
     }
 
-    /// One for this process: by the device, or else by the system call.
+    /// Makes one for this process, from `/dev/userfaultfd` if it may be opened, by the system call otherwise. Faults from
+    /// within system calls are handled too; the descriptor is nonblocking and closed by exec.
     ///
     /// # Errors
-    /// `PERM` when neither is allowed.
+    /// `PERM`: neither a right to open the device nor `CAP_SYS_PTRACE` nor `vm.unprivileged_userfaultfd=1`. `NOSYS`:
+    /// the kernel is built without it.
     pub fn new() -> Result<Self, Errno> {
-        use rustix::fs::{Mode, OFlags};
-        let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
-        let raw = match rustix::fs::open("/dev/userfaultfd", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
-            // SAFETY: the request takes the flags themselves, no pointer.
-            Ok(device) => unsafe { libc::ioctl(device.as_raw_fd(), USERFAULTFD_IOC_NEW, flags) },
-            // SAFETY: the system call takes flags and touches no memory.
-            Err(_) => i32::try_from(unsafe { libc::syscall(libc::SYS_userfaultfd, flags) }).unwrap_or(-1),
-        };
-        if raw < 0 {
-            return Err(last_errno());
+        let device = rustix::fs::open("/dev/userfaultfd", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+        if let Ok(device) = device {
+            // SAFETY: opcode and argument are those of USERFAULTFD_IOC_NEW; any other file refuses the number.
+            if let Ok(fd) = unsafe { ioctl::ioctl(device, NewDescriptor) } {
+                return Ok(Self(fd));
+            }
         }
-        // SAFETY: the kernel has just given us this descriptor.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(raw) }))
+        let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
+        // SAFETY: a fresh descriptor has no range registered; the module's head says what registering one asks for.
+        unsafe { rustix::mm::userfaultfd(flags) }.map(Self)
     }
 
-    /// Turns a fresh one on.
+    /// Enables `wanted` and [`Features::MOVE`] on a fresh descriptor, and returns all that the kernel offers. Nothing
+    /// else works before.
     ///
     /// # Errors
-    /// `INVAL`: the kernel lacks a feature (the youngest, moving, came with Linux 6.8). `PERM`: to be told of forks wants
-    /// `CAP_SYS_PTRACE`.
-    pub fn enable(&self, wanted: Features) -> Result<(), Errno> {
-        let mut arg = ApiArg { api: API, features: wanted.0, ioctls: 0 };
-        self.ioctl(UFFDIO_API, &mut arg)
+    /// `PERM`: [`Features::EVENT_FORK`] without `CAP_SYS_PTRACE`. `INVAL`: the kernel lacks a feature (compare
+    /// [`Features::offered`]), or the descriptor is enabled already.
+    pub fn enable(&self, wanted: Features) -> Result<Features, Errno> {
+        let offered = self.handshake(wanted | Features::MOVE)?;
+        if offered.contain(wanted | Features::MOVE) { Ok(offered) } else { Err(Errno::INVAL) }
     }
 
-    /// Has faults on missing pages of a range told here.
+    fn handshake(&self, wanted: Features) -> Result<Features, Errno> {
+        let mut raw = RawApi { api: API, features: wanted.0, ioctls: 0 };
+        // SAFETY: RawApi is the kernel's struct uffdio_api, for this opcode.
+        let call = unsafe { Updater::<IOC_API, _>::new(&mut raw) };
+        // SAFETY: it sets up the descriptor, and writes to `raw` alone.
+        unsafe { ioctl::ioctl(self, call) }?;
+        Ok(Features(raw.features))
+    }
+
+    /// Registers a range (whole pages, mapped): missing pages are told from now on.
     ///
     /// # Errors
-    /// `BUSY`: another descriptor is told of them. `INVAL`: not memory of a kind that can be. `NOMEM`: the address space has gone, or has
-    /// too many mappings.
+    /// `BUSY`: a part is registered with another descriptor. `INVAL`: a part is not mapped, or cannot be registered.
+    /// `NOMEM`: the address space is gone, or has as many mappings as it may (`vm.max_map_count`).
     pub fn register(&self, range: Range<u64>) -> Result<(), Errno> {
-        let mut arg = RegisterArg { range: range_arg(&range), mode: REGISTER_MODE_MISSING, ioctls: 0 };
-        self.ioctl(UFFDIO_REGISTER, &mut arg)
+        let mut raw = RawRegister { range: range.into(), mode: REGISTER_MISSING, ioctls: 0 };
+        // SAFETY: RawRegister is the kernel's struct uffdio_register, for this opcode.
+        let call = unsafe { Updater::<IOC_REGISTER, _>::new(&mut raw) };
+        // SAFETY: what is mapped keeps its contents; the module's head says what may be registered.
+        unsafe { ioctl::ioctl(self, call) }
     }
 
-    /// Has them told no more; whoever waits is woken.
+    /// Ends the registration of a range and wakes those who sleep in it: missing pages read as zeros.
     ///
     /// # Errors
-    /// As the kernel says.
+    /// As [`Userfaultfd::register`].
     pub fn unregister(&self, range: Range<u64>) -> Result<(), Errno> {
-        self.ioctl(UFFDIO_UNREGISTER, &mut range_arg(&range))
+        // SAFETY: RawRange is the kernel's struct uffdio_range, for this opcode.
+        let call = unsafe { Setter::<IOC_UNREGISTER, _>::new(RawRange::from(range)) };
+        // SAFETY: what is mapped keeps its contents, and what is missing becomes what it was before: zeros on touch.
+        unsafe { ioctl::ioctl(self, call) }
     }
 
-    /// Fills missing pages from `to` on with copies of `pages`. For registered memory of another process, or of this one as long as
-    /// nobody holds a reference into it: it changes from untouched to filled.
+    /// Fills missing pages at `to` with `pages` (whole pages). A call that the kernel cut short is continued.
     ///
     /// # Errors
-    /// [`Partial`].
+    /// [`Partial`]; the module's head says what each errno asks for.
     pub fn copy(&self, to: u64, pages: &[u8], wake: Wake) -> Result<(), Partial> {
-        let mut done = 0;
-        while done < pages.len() {
-            let rest = &pages[done..];
-            let (src, len) = (rest.as_ptr().addr() as u64, rest.len() as u64);
-            let mut arg = CopyArg { dst: to + done as u64, src, len, mode: mode(wake), copy: 0 };
-            // SAFETY: UFFDIO_COPY reads `len` bytes at `src`, which `rest` borrows, and writes the struct.
-            let result = unsafe { self.ioctl_raw(UFFDIO_COPY, &raw mut arg) };
-            done += advance(result, arg.copy).map_err(|errno| Partial { done_bytes: done, errno })?;
-        }
-        Ok(())
+        fill(pages.len(), |done_bytes| {
+            let rest = &pages[done_bytes..];
+            let from = rest.as_ptr().expose_provenance() as u64;
+            let to = to + done_bytes as u64;
+            let mut raw = RawCopy { to, from, bytes: rest.len() as u64, mode: wake.mode(), done: 0 };
+            // SAFETY: RawCopy is the kernel's struct uffdio_copy, for this opcode.
+            let call = unsafe { Updater::<IOC_COPY, _>::new(&mut raw) };
+            // SAFETY: `from` is readable for `bytes`; only missing pages of registered memory are written, about which
+            // the module's head says the rest.
+            let result = unsafe { ioctl::ioctl(self, call) };
+            (result, raw.done)
+        })
     }
 
-    /// Fills the missing pages of a range with the kernel's page of zeros.
+    /// Fills missing pages of a range with zeros; a read-only zero page until written.
     ///
     /// # Errors
-    /// [`Partial`].
+    /// As [`Userfaultfd::copy`].
     pub fn zero(&self, range: Range<u64>, wake: Wake) -> Result<(), Partial> {
-        let mut start = range.start;
-        while start < range.end {
-            let mut arg = ZeroArg { range: range_arg(&(start..range.end)), mode: mode(wake), zeroed: 0 };
-            let result = self.ioctl(UFFDIO_ZEROPAGE, &mut arg);
-            let done_bytes = usize::try_from(start - range.start).unwrap_or(usize::MAX);
-            start += advance(result, arg.zeroed).map_err(|errno| Partial { done_bytes, errno })? as u64;
-        }
-        Ok(())
+        let total = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
+        fill(total, |done_bytes| {
+            let rest = range.start + done_bytes as u64..range.end;
+            let mut raw = RawZero { range: rest.into(), mode: wake.mode(), done: 0 };
+            // SAFETY: RawZero is the kernel's struct uffdio_zeropage, for this opcode.
+            let call = unsafe { Updater::<IOC_ZERO, _>::new(&mut raw) };
+            // SAFETY: only missing pages of registered memory are filled, and with what they held before: zeros.
+            let result = unsafe { ioctl::ioctl(self, call) };
+            (result, raw.done)
+        })
     }
 
-    /// Wakes whoever waits for a page of the range: they look again.
+    /// Wakes those who sleep in a range; they try again, and may fault again.
     ///
     /// # Errors
-    /// As the kernel says.
+    /// `INVAL`: the range is empty or not whole pages.
     pub fn wake(&self, range: Range<u64>) -> Result<(), Errno> {
-        self.ioctl(UFFDIO_WAKE, &mut range_arg(&range))
+        // SAFETY: RawRange is the kernel's struct uffdio_range, for this opcode.
+        let call = unsafe { Setter::<IOC_WAKE, _>::new(RawRange::from(range)) };
+        // SAFETY: it touches no memory.
+        unsafe { ioctl::ioctl(self, call) }
     }
 
-    /// Adds all messages that are there. The descriptor must not block (`O_NONBLOCK`).
+    /// Appends all messages that are there, in the kernel's order: it hands out waiting faults before events, so events
+    /// have to be applied first. None is not an error.
     ///
     /// # Errors
-    /// As the kernel says, but for there being no more.
+    /// `MFILE`, `NFILE`: no descriptor for a fork's; the event stays queued, and what was read before it is in `into`.
+    /// `INVAL`: not enabled yet. `PROTO`: a message of unknown kind was dropped.
     pub fn read_events(&self, into: &mut Vec<Event>) -> Result<(), Errno> {
-        let mut bytes = [0; MESSAGE * MESSAGES];
         loop {
-            let len = match rustix::io::read(&self.0, &mut bytes) {
-                Ok(len) => len,
-                Err(Errno::AGAIN) => return Ok(()),
+            let mut words = [0u64; MESSAGES * MESSAGE_BYTES / 8];
+            let start = words.as_mut_ptr().cast::<u8>();
+            // SAFETY: the words are initialised, any bytes are valid words, and nothing else uses them meanwhile.
+            let bytes = unsafe { core::slice::from_raw_parts_mut(start, MESSAGES * MESSAGE_BYTES) };
+            let read = match rustix::io::read(self, bytes) {
+                Ok(0) | Err(Errno::AGAIN) => return Ok(()),
+                Ok(read) => read,
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(errno),
             };
-            into.extend(bytes[..len].as_chunks::<MESSAGE>().0.iter().filter_map(event));
-            if len < bytes.len() {
-                return Ok(());
+            let (messages, _) = words[..read / 8].as_chunks::<4>();
+            let known = messages.iter().filter_map(event).map(|event| into.push(event)).count();
+            if known < messages.len() {
+                return Err(Errno::PROTO);
+            }
+            if messages.len() < MESSAGES {
+                return Ok(()); // the kernel went on until there was no more
             }
         }
     }
+}
 
-    fn ioctl<T>(&self, request: libc::c_ulong, arg: &mut T) -> Result<(), Errno> {
-        // SAFETY: all requests but UFFDIO_COPY, which does not come this way, access nothing but their struct.
-        unsafe { self.ioctl_raw(request, arg) }
+/// Calls `step` with the bytes done until all are; it returns the outcome and how many bytes the kernel says it did.
+fn fill(total: usize, mut step: impl FnMut(usize) -> (Result<(), Errno>, i64)) -> Result<(), Partial> {
+    let mut done_bytes = 0;
+    loop {
+        match step(done_bytes) {
+            (Ok(()), _) => return Ok(()),
+            (Err(Errno::AGAIN), done) if done > 0 => {
+                done_bytes += usize::try_from(done).unwrap_or(0);
+                if done_bytes >= total {
+                    return Ok(());
+                }
+            }
+            (Err(errno), _) => return Err(Partial { done_bytes, errno }),
+        }
     }
+}
 
-    /// # Safety
-    /// `arg` is what the request wants, and so is what it points to.
-    unsafe fn ioctl_raw<T>(&self, request: libc::c_ulong, arg: *mut T) -> Result<(), Errno> {
-        // SAFETY: the caller's contract.
-        let result = unsafe { libc::ioctl(self.0.as_raw_fd(), request, arg) };
-        if result < 0 { Err(last_errno()) } else { Ok(()) }
-    }
+/// What a message says; `None` if its kind is unknown.
+fn event(&[kind, first, second, third]: &[u64; 4]) -> Option<Event> {
+    Some(match kind.to_le() & 0xff {
+        EVENT_PAGEFAULT => Event::Fault { address: second, write: first & FAULT_WRITE != 0, thread: first_half(third) },
+        EVENT_FORK => {
+            let raw = i32::try_from(first_half(first)).ok()?;
+            // SAFETY: the kernel has just made this descriptor for the reader of the message, who is us; a message is
+            // read once.
+            Event::Fork(Userfaultfd(unsafe { OwnedFd::from_raw_fd(raw) }))
+        }
+        EVENT_REMAP => Event::Remap { from: first, to: second, bytes: third },
+        EVENT_REMOVE => Event::Remove(first..second),
+        EVENT_UNMAP => Event::Unmap(first..second),
+        _ => return None,
+    })
+}
+
+/// The first four bytes of a word in memory, as a number.
+#[expect(clippy::cast_possible_truncation, reason = "the other four bytes are not part of the number")]
+fn first_half(word: u64) -> u32 {
+    u32::from_le(word.to_le() as u32)
 }
 
 impl AsFd for Userfaultfd {
@@ -282,43 +394,32 @@ impl AsFd for Userfaultfd {
     }
 }
 
-fn mode(wake: Wake) -> u64 {
-    if wake == Wake::No { MODE_DONTWAKE } else { 0 }
-}
-
-/// Bytes by which a request that may end early has come forward. The kernel says so in the struct, or a negative error.
-fn advance(result: Result<(), Errno>, field: i64) -> Result<usize, Errno> {
-    match (result, usize::try_from(field)) {
-        (_, Ok(done)) if done > 0 => Ok(done),
-        (Err(Errno::AGAIN), Err(_)) => {
-            let code = i32::try_from(-field).unwrap_or(Errno::AGAIN.raw_os_error());
-            Err(Errno::from_raw_os_error(code))
-        }
-        (Err(errno), _) => Err(errno),
-        (Ok(()), _) => Err(Errno::INVAL),
+impl From<Userfaultfd> for OwnedFd {
+    fn from(uffd: Userfaultfd) -> Self {
+        uffd.0
     }
 }
 
-fn range_arg(range: &Range<u64>) -> RangeArg {
-    RangeArg { start: range.start, len: range.end - range.start }
-}
+/// `USERFAULTFD_IOC_NEW`: the argument is the flags, the result a descriptor.
+struct NewDescriptor;
 
-fn event(message: &[u8; MESSAGE]) -> Option<Event> {
-    let word = |at: usize| u64::from_le_bytes(core::array::from_fn(|byte| message[at + byte]));
-    let half = |at: usize| u32::from_le_bytes(core::array::from_fn(|byte| message[at + byte]));
-    Some(match message[0] {
-        EVENT_PAGEFAULT => {
-            Event::Fault { write: word(8) & PAGEFAULT_FLAG_WRITE != 0, address: word(16), thread: half(24) }
-        }
-        // SAFETY: with this message the kernel has given us the descriptor, and a message is read once.
-        EVENT_FORK => Event::Fork(Userfaultfd(unsafe { OwnedFd::from_raw_fd(half(8).cast_signed()) })),
-        EVENT_REMAP => Event::Remap { from: word(8), to: word(16), bytes: word(24) },
-        EVENT_REMOVE => Event::Remove(word(8)..word(16)),
-        EVENT_UNMAP => Event::Unmap(word(8)..word(16)),
-        _ => return None,
-    })
-}
+// SAFETY: the opcode takes a number, not a pointer, and returns a descriptor that is the caller's.
+unsafe impl Ioctl for NewDescriptor {
+    type Output = OwnedFd;
 
-pub(crate) fn last_errno() -> Errno {
-    std::io::Error::last_os_error().raw_os_error().map_or(Errno::INVAL, Errno::from_raw_os_error)
+    const IS_MUTATING: bool = false;
+
+    fn opcode(&self) -> Opcode {
+        IOC_NEW
+    }
+
+    fn as_ptr(&mut self) -> *mut core::ffi::c_void {
+        let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
+        core::ptr::without_provenance_mut(flags.bits() as usize)
+    }
+
+    unsafe fn output_from_ptr(out: IoctlOutput, _: *mut core::ffi::c_void) -> Result<OwnedFd, Errno> {
+        // SAFETY: the call succeeded, so this is a new descriptor that nobody else owns.
+        Ok(unsafe { OwnedFd::from_raw_fd(out) })
+    }
 }
