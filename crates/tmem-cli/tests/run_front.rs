@@ -375,7 +375,7 @@ fn the_limit_is_changed_by_any_number_of_the_tree() {
     if !can_run() {
         return;
     }
-    let mut front = Running::start(&mut shell(&["--quiet"], "echo $$; sleep 60; :"));
+    let mut front = Running::start(&mut shell(&["--quiet"], "echo $$; while :; do sleep 0.1; done"));
     let program = front.line();
     let limit = |pid: &str, size: &str| Command::new(TMEM).args(["limit", pid, size]).output().unwrap();
     let output = limit(&front.0.id().to_string(), "512m");

@@ -93,7 +93,6 @@ struct Serving {
 impl Serving {
     fn until_all_is_over(&mut self, monitor: &Monitor) {
         while self.link.is_some() || monitor.managed() > 0 {
-            self.wait();
             while let Some(asked) = self.receive() {
                 self.unsent.push_back(match asked {
                     ToMonitor::Live => ToFront::Live(monitor.live()),
@@ -102,6 +101,7 @@ impl Serving {
             }
             self.unsent.extend(monitor.notes().into_iter().map(ToFront::Note));
             self.send();
+            self.wait();
         }
     }
 
