@@ -171,6 +171,9 @@ impl Evictor {
         let mut pages = Vec::new();
         for _ in 0..self.looks(space) {
             let (Some(range), Some(pagemap)) = (self.next_look(space), space.pagemap.get()) else { break };
+            if pages.last().is_some_and(|last: &Page| last.address() >= range.start) {
+                break; // once round: these were looked at already
+            }
             self.runs.clear();
             let most = (CHUNK_PAGES - pages.len()) as u64;
             let end = pagemap.present(range.clone(), most, &mut self.runs).unwrap_or(range.end);
