@@ -12,6 +12,7 @@ const UNSAFE_PLACES: &[&str] = &[
     "crates/tmem-sys/",
     "crates/tmem-agent/",
     "crates/tmem-codec/",
+    "crates/tmem-subject/",
     "crates/tmem/src/segment.rs",
     "crates/tmem/src/slab.rs",
     "crates/tmem/src/loom_models.rs",
