@@ -11,7 +11,7 @@ use tmem_codec::{GRANULE, Policy, Temperature, Workspace};
 use crate::protocol::{
     BATCH, BLOCK_HEADER_BYTES, BUSY, CANCELLED, Comm, Command, ENCODE, FILLED, FREE, GATE_FREE, GATE_HELD, GATE_WAITED,
     GO, GONE, HUGE_BYTES, MAGIC, MOVE_OUT, MOVE_PAGES, MOVE_RANGE, MOVED, PAGE_BYTES, Packet, READY, REFUSED_BY_KERNEL,
-    REGION, encoded,
+    REGION, TOUCH, encoded,
 };
 use crate::{boot, sys, wire};
 
@@ -187,6 +187,7 @@ impl Hands {
             MOVE_RANGE => self.move_range(command, args),
             ENCODE => self.encode(command, count, args, own),
             FREE => self.free(command, args[0], args[1]),
+            TOUCH => touch(command, count),
             _ => {}
         }
     }
@@ -206,9 +207,11 @@ impl Hands {
                 mark(command, at..count, CANCELLED);
                 return;
             }
+            // Pages of one mapping go in one piece. Where a mapping ends is not known here: pieces get smaller until they fit.
+            let mut piece = end - at;
             while at < end {
-                let (moved, error) =
-                    self.move_bytes(to + at as u64 * PAGE_BYTES, page(at), (end - at) as u64 * PAGE_BYTES);
+                let len = piece.min(end - at) as u64 * PAGE_BYTES;
+                let (moved, error) = self.move_bytes(to + at as u64 * PAGE_BYTES, page(at), len);
                 let moved = (moved / PAGE_BYTES) as usize;
                 mark(command, at..at + moved, MOVED);
                 at += moved;
@@ -218,6 +221,7 @@ impl Hands {
                         mark(command, at..count, CANCELLED);
                         return;
                     }
+                    sys::EINVAL if len > PAGE_BYTES => piece = (piece.min(end - at) / 2).max(1),
                     error => {
                         mark(command, at..at + 1, reason(error));
                         at += 1;
@@ -382,6 +386,15 @@ impl Drop for Gate<'_> {
             sys::futex_wake(gate);
         }
         fence(Ordering::Release); // nothing of the next command comes before
+    }
+}
+
+/// Has each page written to by the kernel, as it is: what was shared with a child that has gone becomes the program's own again.
+fn touch(command: &Command, count: usize) {
+    for page in &command.pages[..count] {
+        let page = page.load(Ordering::Relaxed); // Relaxed: `submitted` published it
+        // A page that has gone meanwhile comes back as the monitor says: it never makes the agent wait.
+        sys::madvise(page, PAGE_BYTES, sys::MADV_POPULATE_WRITE);
     }
 }
 

@@ -8,6 +8,7 @@ use core::sync::atomic::AtomicU32;
 pub(crate) const EAGAIN: isize = -11;
 pub(crate) const EBUSY: isize = -16;
 pub(crate) const ENOENT: isize = -2;
+pub(crate) const EINVAL: isize = -22;
 pub(crate) const EINTR: isize = -4;
 
 pub(crate) const PROT_NONE: usize = 0;
@@ -17,6 +18,7 @@ pub(crate) const MAP_FIXED: usize = 0x10;
 /// Private, anonymous, not reserved.
 pub(crate) const MAP_MEMORY: usize = 0x2 | 0x20 | 0x4000;
 pub(crate) const MADV_DONTFORK: usize = 10;
+pub(crate) const MADV_POPULATE_WRITE: usize = 23;
 pub(crate) const MADV_WIPEONFORK: usize = 18;
 
 const MMAP: usize = 9;

@@ -140,9 +140,14 @@ impl Core {
         self.room.fetch_add(bytes, Ordering::Relaxed); // Relaxed: an estimate
     }
 
+    /// Programs are given nothing of this: what the store takes while it makes room, a segment or two at a time.
+    fn reserve(&self) -> i64 {
+        (self.limit() / 16).min(4 << 20).cast_signed()
+    }
+
     /// Below this the evictor works.
     pub(crate) fn low_room(&self) -> i64 {
-        (self.limit() / 32).clamp(2 << 20, 64 << 20).cast_signed()
+        self.reserve() + (self.limit() / 32).clamp(2 << 20, 64 << 20).cast_signed()
     }
 
     /// Below this address spaces are armed: first touches come to us, and can be made to wait.
@@ -153,7 +158,7 @@ impl Core {
     /// Whether a program must wait before it is given more.
     pub(crate) fn must_wait(&self) -> bool {
         // Relaxed: stored once, by the evictor, and noticed at some time.
-        self.room() < PAGE_BYTES.cast_signed() && !self.exceeding.load(Ordering::Relaxed)
+        self.room() < self.reserve() && !self.exceeding.load(Ordering::Relaxed)
     }
 
     /// A fault waits for room.

@@ -10,11 +10,11 @@
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tmem::{Content, LentBlock, Loan, Outcome, Room};
 use tmem_agent::protocol::{
-    BUSY, CANCELLED, ENCODE, FILLED, FREE, GONE, HUGE_BYTES, MOVE_OUT, MOVE_RANGE, PAGE_BYTES, decoded,
+    BUSY, CANCELLED, ENCODE, FILLED, FREE, GONE, HUGE_BYTES, MOVE_OUT, MOVE_RANGE, PAGE_BYTES, TOUCH, decoded,
 };
 use tmem_sys::PageRun;
 
@@ -28,6 +28,8 @@ use crate::{lock, write};
 
 /// How long the evictor sleeps when there is room.
 const NAP: Duration = Duration::from_millis(20);
+/// The limit cannot hold if nothing could be taken for so long.
+const HOPELESS: Duration = Duration::from_millis(500);
 /// Room in a segment that an order to encode starts with, at least.
 const LEAST_ROOM: usize = 256 << 10;
 /// Addresses that one look for candidates goes over.
@@ -58,15 +60,15 @@ struct Evictor {
     core: Arc<Core>,
     loan: Loan,
     runs: Vec<PageRun>,
-    /// Rounds over everything that freed nothing.
-    barren: u32,
+    /// Since when nothing could be taken.
+    barren: Option<Instant>,
     full: full::Full,
 }
 
 /// Starts it.
 pub(crate) fn start(core: &Arc<Core>) {
     let loan = core.pool.lend();
-    let evictor = Evictor { core: Arc::clone(core), loan, runs: Vec::new(), barren: 0, full: full::Full::default() };
+    let evictor = Evictor { core: Arc::clone(core), loan, runs: Vec::new(), barren: None, full: full::Full::default() };
     crate::spawn("evictor", move || evictor.run());
 }
 
@@ -76,15 +78,15 @@ impl Evictor {
             self.retire();
             if self.core.room() >= self.core.low_room() {
                 self.full.recovered(&self.core);
-                self.barren = 0;
+                self.barren = None;
                 self.core.sleep(NAP);
                 continue;
             }
             match self.turn() {
-                Turn::Progress => self.barren = 0,
+                Turn::Progress => self.barren = None,
                 Turn::Nothing | Turn::Full => {
-                    self.barren += 1;
-                    if self.barren > 2 && self.core.room() < 0 {
+                    let since = *self.barren.get_or_insert_with(Instant::now);
+                    if since.elapsed() > HOPELESS && self.core.must_wait() {
                         self.full.happened(&self.core);
                     }
                     // What could be taken changes with time only: pins end, children exit, pages settle.
@@ -169,6 +171,7 @@ impl Evictor {
     /// for being recent is found the second time.
     fn gather(&mut self, space: &Space) -> Chosen {
         let mut pages = Vec::new();
+        let mut busy = false;
         for _ in 0..self.looks(space) {
             let (Some(range), Some(pagemap)) = (self.next_look(space), space.pagemap.get()) else { break };
             if pages.last().is_some_and(|last: &Page| last.address() >= range.start) {
@@ -186,8 +189,16 @@ impl Evictor {
                 break;
             }
             state.hand = end.max(range.start + PAGE_BYTES);
-            let found = self.runs.iter().flat_map(|run| run.range.clone().step_by(PAGE_BYTES as usize)).map(Page::of);
-            pages.extend(found.filter(|page| state.is_candidate(*page)));
+            for run in &self.runs {
+                for page in run.range.clone().step_by(PAGE_BYTES as usize).map(Page::of) {
+                    if page.index() == 0 || page.address() == run.range.start {
+                        busy = state.pages.is_busy(page);
+                    }
+                    if !busy && state.is_candidate(page) {
+                        pages.push(page);
+                    }
+                }
+            }
             if pages.len() > CHUNK_PAGES / 2 {
                 break;
             }
@@ -278,7 +289,7 @@ impl Evictor {
         let mut state = lock(&space.state);
         let Some(flight) = state.flight.take() else { return Ok(0) };
         let counters = &self.core.counters;
-        let mut moved = 0;
+        let (mut moved, mut busy) = (0, Vec::new());
         for (index, (page, slot)) in flight.pages.iter().enumerate() {
             let at = Staged(flight.first.0 + u32::try_from(index).unwrap_or(u32::MAX));
             if flight.moved(hands, index) {
@@ -290,7 +301,10 @@ impl Evictor {
             let result =
                 command.results[if flight.kind == FlightKind::Pages { index } else { 0 }].load(Ordering::Relaxed);
             match result {
-                BUSY => counters.refused_busy.add(1),
+                BUSY => {
+                    busy.push(*page);
+                    counters.refused_busy.add(1);
+                }
                 GONE => counters.refused_gone.add(1),
                 CANCELLED => counters.cancelled.add(1),
                 _ => counters.refused_other.add(1),
@@ -298,9 +312,26 @@ impl Evictor {
             self.take_back(&mut state, *page, *slot);
             state.staging.vacate(at);
         }
-        // Relaxed, both: estimates of this thread.
+        busy.chunk_by(|a, b| a.chunk() == b.chunk()).filter(|pages| pages.len() > 8).for_each(|pages| {
+            state.pages.set_busy(pages[0]);
+        });
+        drop(state);
+        self.touch(space, hands, &busy)?;
+        // Relaxed: this thread's own.
         space.taken.fetch_add(u32::try_from(moved).unwrap_or(0), Ordering::Relaxed);
         Ok(moved)
+    }
+
+    /// Pages that were shared with a child stay marked as shared when it has gone, until they are written to. If nobody has a share in
+    /// them any more, they are.
+    fn touch(&mut self, space: &Space, hands: &Hands, busy: &[Page]) -> Result<(), AgentDied> {
+        // Relaxed: as of the last look.
+        if busy.len() < CHUNK_PAGES / 8 || space.shares.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let addresses: Vec<u64> = busy.iter().map(|page| page.address()).collect();
+        let ticket = hands.give(&Order { op: TOUCH, epoch: 0, args: [0; 4], pages: &addresses });
+        hands.wait(ticket).map(|_| ())
     }
 
     /// A page has not left: its slot is none.

@@ -19,6 +19,7 @@ use tmem_sys::{Event, Userfaultfd, Wake};
 
 use crate::core::Core;
 use crate::hands::Hands;
+use crate::intervals::Intervals;
 use crate::slots::{Place, Slot};
 use crate::space::{Fault, Space, State};
 use crate::units::Page;
@@ -75,6 +76,14 @@ pub(crate) fn start(core: &Arc<Core>, space: &Arc<Space>) {
     crate::spawn("server", move || server.run());
 }
 
+/// What a program keeps from its children.
+fn withheld(hands: Option<&Hands>) -> Intervals {
+    let mut withheld = Intervals::default();
+    let ranges = hands.and_then(|hands| tmem_sys::withheld_from_children(hands.pid).ok());
+    ranges.into_iter().flatten().for_each(|range| withheld.insert(range));
+    withheld
+}
+
 impl Server {
     fn run(mut self) {
         let mut events = Vec::new();
@@ -128,7 +137,8 @@ impl Server {
         if events.is_empty() {
             return Ok(Vec::new());
         }
-        let effects = state.apply(hands, core::mem::take(events), |slot| lock(&self.core.slots).share(slot));
+        let share = |slot| lock(&self.core.slots).share(slot);
+        let effects = state.apply(hands, core::mem::take(events), share, || withheld(hands));
         drop(state);
         if let Some(gate) = gate.as_ref().filter(|_| effects.changed) {
             gate.changed();
@@ -175,7 +185,7 @@ impl Server {
 
     /// Gives a page its bytes back.
     fn restore(&mut self, mut state: std::sync::MutexGuard<'_, State>, fault: Fault, slot: Slot) -> Answer {
-        if self.core.must_wait() {
+        if self.must_wait(fault) {
             return Answer::Full;
         }
         let space = Arc::clone(&self.space);
@@ -251,7 +261,7 @@ impl Server {
             let zeroed = self.space.faults.zero(page.bytes(1), Wake::Yes);
             return self.outcome(page, zeroed.map_err(|partial| partial.errno), true);
         }
-        if self.core.must_wait() {
+        if self.must_wait(fault) {
             return Answer::Full;
         }
         self.go_on(page);
@@ -276,6 +286,11 @@ impl Server {
         self.core.counters.filled_pages.add(done as u64);
         self.core.add_room(-((done * PAGE) as i64));
         self.outcome(page, error, true)
+    }
+
+    /// Whether a fault waits for room. The agent never does: the evictor waits for it.
+    fn must_wait(&self, fault: Fault) -> bool {
+        self.core.must_wait() && self.space.hands.get().is_none_or(|hands| hands.pid != fault.thread)
     }
 
     /// Notes that `page` is being given, and whether that was to be expected.

@@ -76,6 +76,8 @@ pub(crate) struct Space {
     gone: AtomicBool,
     /// Pages that are resident, as of the last look; evictions and restores change it in between.
     pub(crate) resident_pages: AtomicU32,
+    /// Whether it has pages in common with another process, as of the last look.
+    pub(crate) shares: AtomicBool,
     /// Pages taken since it was last the evictor's turn to compare.
     pub(crate) taken: AtomicU32,
 }
@@ -149,6 +151,7 @@ impl Space {
             served: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             resident_pages: AtomicU32::new(0),
+            shares: AtomicBool::new(true),
             taken: AtomicU32::new(0),
         }
     }
@@ -213,7 +216,13 @@ impl State {
     }
 
     /// Applies what the userfaultfd told. The caller holds the gate: nothing is moved meanwhile.
-    pub(crate) fn apply(&mut self, hands: Option<&Hands>, events: Vec<Event>, share: impl Fn(Slot)) -> Effects {
+    pub(crate) fn apply(
+        &mut self,
+        hands: Option<&Hands>,
+        events: Vec<Event>,
+        share: impl Fn(Slot),
+        withheld: impl Fn() -> Intervals,
+    ) -> Effects {
         let mut effects = Effects::default();
         let now = Instant::now();
         for event in events {
@@ -222,7 +231,7 @@ impl State {
                     effects.faults.push(Fault { page: Page::of(address), write, thread, since: now });
                     continue;
                 }
-                Event::Fork(child) => effects.children.push((child, self.fork(hands, &share))),
+                Event::Fork(child) => effects.children.push((child, self.fork(hands, &share, &withheld()))),
                 Event::Remap { from, to, bytes } => self.remap(from, to, bytes, &mut effects),
                 Event::Remove(range) => {
                     let pages = pages_of(&range);
@@ -241,10 +250,11 @@ impl State {
     }
 
     /// What a child inherits. Pages of a move under way that are still at their addresses were copied by the fork itself.
-    fn fork(&self, hands: Option<&Hands>, share: impl Fn(Slot)) -> Self {
+    /// `withheld` is what the program keeps from its children (`MADV_DONTFORK`, `MADV_WIPEONFORK`).
+    fn fork(&self, hands: Option<&Hands>, share: impl Fn(Slot), withheld: &Intervals) -> Self {
         let unmoved = self.unmoved(hands);
-        let pages = self.pages.fork(|_, slot| {
-            let keep = !unmoved.contains(&slot);
+        let pages = self.pages.fork(|page, slot| {
+            let keep = !unmoved.contains(&slot) && !withheld.contains(page.address());
             if keep {
                 share(slot);
             }

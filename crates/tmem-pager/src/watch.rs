@@ -7,11 +7,10 @@
 //! # Arming
 //! To take a page from an address that is not registered would leave a hole that reads as zeros, so the set of armed
 //! ranges must never hold anything that is not. Mappings are read, registered, then read again; of the second reading those count
-//! whose first page the kernel lets us fill, or says is there: it refuses both for what is not registered. All of this is done under the
+//! of which the kernel lets us fill a page, or says that it is there: it refuses both for what is not registered. All of this is done under the
 //! state's lock, and whatever unmaps a registered range waits until its event has been read, for which that lock is needed: it is
 //! applied afterwards, and takes the range out again.
 
-use core::ops::Range;
 use core::sync::atomic::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +23,7 @@ use tmem_sys::{Mapping, MappingKind, ResidencyOf, Wake};
 use crate::core::Core;
 use crate::intervals::Intervals;
 use crate::space::{Space, SpaceId};
+use crate::units::{Page, pages_of};
 use crate::{lock, server};
 
 /// Address spaces with less anonymous memory are not armed.
@@ -59,6 +59,8 @@ struct Watch {
     armed: Instant,
     checked: Instant,
     shared: Instant,
+    /// Busy pages that were refused when shares were last worked out.
+    refused: u64,
     mappings: Vec<Mapping>,
     threads: Vec<u32>,
 }
@@ -73,6 +75,7 @@ pub(crate) fn start(core: &Arc<Core>) -> std::io::Result<()> {
         armed: now,
         checked: now,
         shared: now,
+        refused: 0,
         mappings: Vec::new(),
         threads: Vec::new(),
     };
@@ -146,15 +149,19 @@ impl Watch {
     /// Pages that a child has in common with its parent are in both their counts. Where it matters, the kernel is asked for the
     /// shares; it takes milliseconds for large processes.
     fn work_out_shares(&mut self, spaces: &[Arc<Space>]) {
-        let large = self.seen.values().filter(|seen| seen.anonymous > 2 * SMALL_BYTES).count();
         let short = self.core.room() < self.core.arming_room();
-        if large < 2 || !short || self.shared.elapsed() < SHARING {
+        let large = self.seen.values().filter(|seen| seen.anonymous > 2 * SMALL_BYTES).count();
+        let refused = self.core.counters.refused_busy.get();
+        if !short || self.shared.elapsed() < SHARING || (large < 2 && refused == self.refused) {
             return;
         }
+        self.refused = refused;
         for space in spaces {
             let (Some(hands), Some(seen)) = (space.hands.get(), self.seen.get_mut(&space.id)) else { continue };
             let share = tmem_sys::proportional_anonymous(hands.pid).ok();
             seen.share = share.map(|share| (seen.anonymous, share));
+            let all = share.is_some_and(|share| share + share / 64 >= seen.anonymous);
+            space.shares.store(!all, Ordering::Relaxed); // Relaxed: an estimate
         }
         self.shared = Instant::now();
     }
@@ -200,12 +207,15 @@ impl Watch {
                 }
             }
         }
+        self.mappings.clear();
         if registered.is_empty() || tmem_sys::mappings(hands.pid, &mut self.mappings).is_err() {
             return;
         }
         for mapping in self.mappings.iter().filter(|mapping| is_ours_to_take(mapping)) {
             for part in registered.overlaps(&mapping.range) {
-                if is_registered(space, &part) {
+                // A page with a slot is not to be filled with zeros. Where all have one, there is nothing to take yet.
+                let probe = state.pages.first_without_slot(pages_of(&part));
+                if probe.is_some_and(|page| is_registered(space, page)) {
                     state.armed.insert(part);
                 }
             }
@@ -219,6 +229,7 @@ impl Watch {
         let _ = tmem_sys::threads(program, &mut self.threads);
         let heads: Vec<u64> =
             self.threads.iter().filter_map(|thread| tmem_sys::robust_list_head(*thread).ok()).collect();
+        self.mappings.clear();
         if tmem_sys::mappings(agent, &mut self.mappings).is_err() {
             self.mappings.clear();
         }
@@ -253,9 +264,9 @@ fn is_ours_to_take(mapping: &Mapping) -> bool {
         && mapping.range.end - mapping.range.start >= SMALL_MAPPING
 }
 
-/// Whether the mapping that begins at, or holds, the start of `part` is registered with our userfaultfd.
-fn is_registered(space: &Space, part: &Range<u64>) -> bool {
-    match space.faults.zero(part.start..part.start + PAGE_BYTES, Wake::Yes) {
+/// Whether the mapping that holds a page is registered with our userfaultfd.
+fn is_registered(space: &Space, page: Page) -> bool {
+    match space.faults.zero(page.bytes(1), Wake::Yes) {
         Ok(()) => true,
         Err(partial) => partial.errno == Errno::EXIST,
     }

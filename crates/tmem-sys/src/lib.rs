@@ -28,7 +28,7 @@ mod thread;
 pub mod uffd;
 
 pub use inherited::without_inherited;
-pub use maps::{Mapping, MappingKind, mapping_at, mappings};
+pub use maps::{Mapping, MappingKind, mapping_at, mappings, withheld_from_children};
 pub use memfd::Memfd;
 pub use pagemap::{PageRun, Pagemap};
 pub use peer::{Pidfd, READ_PAGES, read_memory, read_pages, same_memory};
