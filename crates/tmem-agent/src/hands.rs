@@ -391,10 +391,15 @@ impl Drop for Gate<'_> {
 
 /// Has each page written to by the kernel, as it is: what was shared with a child that has gone becomes the program's own again.
 fn touch(command: &Command, count: usize) {
-    for page in &command.pages[..count] {
-        let page = page.load(Ordering::Relaxed); // Relaxed: `submitted` published it
+    let page = |at: usize| command.pages[at].load(Ordering::Relaxed); // Relaxed: `submitted` published them
+    let mut at = 0;
+    while at < count {
+        let start = at;
+        while at < count && page(at) == page(start) + (at - start) as u64 * PAGE_BYTES {
+            at += 1;
+        }
         // A page that has gone meanwhile comes back as the monitor says: it never makes the agent wait.
-        sys::madvise(page, PAGE_BYTES, sys::MADV_POPULATE_WRITE);
+        sys::madvise(page(start), (at - start) as u64 * PAGE_BYTES, sys::MADV_POPULATE_WRITE);
     }
 }
 

@@ -30,6 +30,10 @@ use crate::{lock, write};
 const NAP: Duration = Duration::from_millis(20);
 /// The limit cannot hold if nothing could be taken for so long.
 const HOPELESS: Duration = Duration::from_millis(500);
+/// When nothing could be taken for so long, pages that are shared with children are copied to be taken.
+const DESPERATE: Duration = Duration::from_millis(10);
+/// As many at a time.
+const COPIES: usize = 128;
 /// Room in a segment that an order to encode starts with, at least.
 const LEAST_ROOM: usize = 256 << 10;
 /// Addresses that one look for candidates goes over.
@@ -62,13 +66,22 @@ struct Evictor {
     runs: Vec<PageRun>,
     /// Since when nothing could be taken.
     barren: Option<Instant>,
+    /// Nothing could be taken for a while, and there is no room yet.
+    desperate: bool,
     full: full::Full,
 }
 
 /// Starts it.
 pub(crate) fn start(core: &Arc<Core>) {
     let loan = core.pool.lend();
-    let evictor = Evictor { core: Arc::clone(core), loan, runs: Vec::new(), barren: None, full: full::Full::default() };
+    let evictor = Evictor {
+        core: Arc::clone(core),
+        loan,
+        runs: Vec::new(),
+        barren: None,
+        desperate: false,
+        full: full::Full::default(),
+    };
     crate::spawn("evictor", move || evictor.run());
 }
 
@@ -79,6 +92,7 @@ impl Evictor {
             if self.core.room() >= self.core.low_room() {
                 self.full.recovered(&self.core);
                 self.barren = None;
+                self.desperate = false;
                 self.core.sleep(NAP);
                 continue;
             }
@@ -86,6 +100,7 @@ impl Evictor {
                 Turn::Progress => self.barren = None,
                 Turn::Nothing | Turn::Full => {
                     let since = *self.barren.get_or_insert_with(Instant::now);
+                    self.desperate |= since.elapsed() > DESPERATE;
                     if since.elapsed() > HOPELESS && self.core.must_wait() {
                         self.full.happened(&self.core);
                     }
@@ -154,24 +169,46 @@ impl Evictor {
 
     /// Moves the next candidates to staging. Returns whether any went.
     fn move_out(&mut self, space: &Arc<Space>, hands: &Hands) -> Result<bool, AgentDied> {
-        Ok(self.choose(space, hands) && self.land(space, hands)? > 0)
+        Ok(self.choose(space, hands)? && self.land(space, hands)? > 0)
     }
 
     /// Chooses candidates, gives them slots, and orders the move. Returns whether there were any.
-    fn choose(&mut self, space: &Arc<Space>, hands: &Hands) -> bool {
-        let chosen = self.gather(space);
-        let mut state = lock(&space.state);
-        match chosen {
-            Chosen::Pages(pages) => self.order_pages(&mut state, space, hands, pages),
-            Chosen::Chunk(chunk) => self.order_chunk(&mut state, space, hands, chunk),
+    fn choose(&mut self, space: &Arc<Space>, hands: &Hands) -> Result<bool, AgentDied> {
+        match self.gather(space) {
+            Chosen::Pages(mut pages) => {
+                // Relaxed: this thread's own.
+                if space.forked.load(Ordering::Relaxed) {
+                    self.make_own(space, hands, &mut pages)?;
+                }
+                Ok(self.order_pages(&mut lock(&space.state), space, hands, pages))
+            }
+            Chosen::Chunk(chunk) => Ok(self.order_chunk(&mut lock(&space.state), space, hands, chunk)),
         }
+    }
+
+    /// Pages that the program has in common with a child cannot be moved. Those that were in common stay marked as such until they are
+    /// written to, so the kernel is made to. When there are no others left, a few that are still in common are made two: then either
+    /// can go.
+    fn make_own(&self, space: &Space, hands: &Hands, pages: &mut Vec<Page>) -> Result<(), AgentDied> {
+        let Some(pagemap) = space.pagemap.get() else { return Ok(()) };
+        let addresses: Vec<u64> = pages.iter().map(|page| page.address()).collect();
+        let (mut own, mut common) = (Vec::new(), Vec::new());
+        pagemap.exclusive(&addresses, |address, alone| if alone { own.push(address) } else { common.push(address) });
+        if own.is_empty() && self.desperate {
+            own.extend(common.into_iter().take(COPIES));
+        }
+        if !own.is_empty() {
+            let ticket = hands.give(&Order { op: TOUCH, epoch: 0, args: [0; 4], pages: &own });
+            hands.wait(ticket)?;
+        }
+        *pages = own.into_iter().map(Page::of).collect();
+        Ok(())
     }
 
     /// Looks for candidates: enough of them for an order, or a huge page. Twice round at most: what is passed over the first time
     /// for being recent is found the second time.
     fn gather(&mut self, space: &Space) -> Chosen {
         let mut pages = Vec::new();
-        let mut busy = false;
         for _ in 0..self.looks(space) {
             let (Some(range), Some(pagemap)) = (self.next_look(space), space.pagemap.get()) else { break };
             if pages.last().is_some_and(|last: &Page| last.address() >= range.start) {
@@ -191,10 +228,7 @@ impl Evictor {
             state.hand = end.max(range.start + PAGE_BYTES);
             for run in &self.runs {
                 for page in run.range.clone().step_by(PAGE_BYTES as usize).map(Page::of) {
-                    if page.index() == 0 || page.address() == run.range.start {
-                        busy = state.pages.is_busy(page);
-                    }
-                    if !busy && state.is_candidate(page) {
+                    if state.is_candidate(page) {
                         pages.push(page);
                     }
                 }
@@ -289,7 +323,7 @@ impl Evictor {
         let mut state = lock(&space.state);
         let Some(flight) = state.flight.take() else { return Ok(0) };
         let counters = &self.core.counters;
-        let (mut moved, mut busy) = (0, Vec::new());
+        let mut moved = 0;
         for (index, (page, slot)) in flight.pages.iter().enumerate() {
             let at = Staged(flight.first.0 + u32::try_from(index).unwrap_or(u32::MAX));
             if flight.moved(hands, index) {
@@ -302,8 +336,8 @@ impl Evictor {
                 command.results[if flight.kind == FlightKind::Pages { index } else { 0 }].load(Ordering::Relaxed);
             match result {
                 BUSY => {
-                    busy.push(*page);
                     counters.refused_busy.add(1);
+                    space.forked.store(true, Ordering::Relaxed); // Relaxed: this thread's own
                 }
                 GONE => counters.refused_gone.add(1),
                 CANCELLED => counters.cancelled.add(1),
@@ -312,26 +346,9 @@ impl Evictor {
             self.take_back(&mut state, *page, *slot);
             state.staging.vacate(at);
         }
-        busy.chunk_by(|a, b| a.chunk() == b.chunk()).filter(|pages| pages.len() > 8).for_each(|pages| {
-            state.pages.set_busy(pages[0]);
-        });
-        drop(state);
-        self.touch(space, hands, &busy)?;
         // Relaxed: this thread's own.
         space.taken.fetch_add(u32::try_from(moved).unwrap_or(0), Ordering::Relaxed);
         Ok(moved)
-    }
-
-    /// Pages that were shared with a child stay marked as shared when it has gone, until they are written to. If nobody has a share in
-    /// them any more, they are.
-    fn touch(&mut self, space: &Space, hands: &Hands, busy: &[Page]) -> Result<(), AgentDied> {
-        // Relaxed: as of the last look.
-        if busy.len() < CHUNK_PAGES / 8 || space.shares.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let addresses: Vec<u64> = busy.iter().map(|page| page.address()).collect();
-        let ticket = hands.give(&Order { op: TOUCH, epoch: 0, args: [0; 4], pages: &addresses });
-        hands.wait(ticket).map(|_| ())
     }
 
     /// A page has not left: its slot is none.

@@ -70,7 +70,7 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) {
             std::process::abort();
         }
     };
-    let spawned = std::thread::Builder::new().name(format!("tmem-{name}")).stack_size(256 << 10).spawn(body);
+    let spawned = std::thread::Builder::new().name(format!("tmem-{name}")).stack_size(1 << 20).spawn(body);
     if let Err(error) = spawned {
         eprintln!("tmem: cannot start a thread ({error})");
         std::process::abort();

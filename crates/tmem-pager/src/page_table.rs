@@ -9,13 +9,10 @@
 
 use core::ops::Range;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use crate::slots::Slot;
 use crate::units::{CHUNK_PAGES, Page};
 
-/// How long a chunk whose pages could not be moved is left alone.
-const BUSY: Duration = Duration::from_millis(100);
 const BIT_WORDS: usize = CHUNK_PAGES / 64;
 
 #[derive(Debug, Clone)]
@@ -26,13 +23,10 @@ struct Chunk {
     count: usize,
     recent: [u64; BIT_WORDS],
     unsettled: [u64; BIT_WORDS],
-    /// Until when nothing of it can be moved, most likely: it was pinned or shared with a child when it was tried.
-    busy: Option<Instant>,
 }
 
 impl Chunk {
-    const EMPTY: Self =
-        Self { slots: [0; CHUNK_PAGES], count: 0, recent: [0; BIT_WORDS], unsettled: [0; BIT_WORDS], busy: None };
+    const EMPTY: Self = Self { slots: [0; CHUNK_PAGES], count: 0, recent: [0; BIT_WORDS], unsettled: [0; BIT_WORDS] };
 }
 
 /// The table.
@@ -158,20 +152,6 @@ impl PageTable {
         let recent = bit(&chunk.recent, index);
         set_bit(&mut chunk.recent, index, false);
         !recent && !bit(&chunk.unsettled, index) && chunk.slots[index] == 0
-    }
-
-    /// Pages of the chunk could not be moved: it is left alone for a while.
-    pub(crate) fn set_busy(&mut self, page: Page) {
-        self.chunk(page).busy = Some(Instant::now() + BUSY);
-    }
-
-    /// Whether the chunk of a page is left alone.
-    pub(crate) fn is_busy(&mut self, page: Page) -> bool {
-        let Some(chunk) = self.chunks.get_mut(&page.chunk()) else { return false };
-        if chunk.busy.is_some_and(|until| until <= Instant::now()) {
-            chunk.busy = None;
-        }
-        chunk.busy.is_some()
     }
 
     fn chunk(&mut self, page: Page) -> &mut Chunk {

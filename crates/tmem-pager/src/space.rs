@@ -76,8 +76,8 @@ pub(crate) struct Space {
     gone: AtomicBool,
     /// Pages that are resident, as of the last look; evictions and restores change it in between.
     pub(crate) resident_pages: AtomicU32,
-    /// Whether it has pages in common with another process, as of the last look.
-    pub(crate) shares: AtomicBool,
+    /// Pages were refused because another process has them too: it, or its parent, was forked.
+    pub(crate) forked: AtomicBool,
     /// Pages taken since it was last the evictor's turn to compare.
     pub(crate) taken: AtomicU32,
 }
@@ -151,7 +151,7 @@ impl Space {
             served: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             resident_pages: AtomicU32::new(0),
-            shares: AtomicBool::new(true),
+            forked: AtomicBool::new(false),
             taken: AtomicU32::new(0),
         }
     }

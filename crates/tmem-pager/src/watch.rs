@@ -160,8 +160,6 @@ impl Watch {
             let (Some(hands), Some(seen)) = (space.hands.get(), self.seen.get_mut(&space.id)) else { continue };
             let share = tmem_sys::proportional_anonymous(hands.pid).ok();
             seen.share = share.map(|share| (seen.anonymous, share));
-            let all = share.is_some_and(|share| share + share / 64 >= seen.anonymous);
-            space.shares.store(!all, Ordering::Relaxed); // Relaxed: an estimate
         }
         self.shared = Instant::now();
     }

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::ioctl::{self, Ioctl, IoctlOutput, Opcode, opcode};
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 
 const SCAN: Opcode = opcode::read_write::<RawScan>(b'f', 16);
 
@@ -90,6 +91,19 @@ impl Pagemap {
             }
         }
         Ok(at)
+    }
+
+    /// Tells of each page (an address, in ascending order) whether it is mapped here and nowhere else.
+    pub fn exclusive(&self, pages: &[u64], mut each: impl FnMut(u64, bool)) {
+        /// Bit 56 of an entry: "page exclusively mapped".
+        const EXCLUSIVE: u64 = 1 << 56;
+        for run in pages.chunk_by(|a, b| a + PAGE_BYTES as u64 == *b) {
+            let mut entries = vec![0; run.len() * 8];
+            let read = self.0.read_at(&mut entries, run[0] / PAGE_BYTES as u64 * 8).unwrap_or(0);
+            for (page, entry) in run.iter().zip(entries[..read].as_chunks::<8>().0) {
+                each(*page, u64::from_le_bytes(*entry) & EXCLUSIVE != 0);
+            }
+        }
     }
 
     /// One call: how many runs were found, and where the walk ended.
