@@ -29,7 +29,7 @@ use crate::{lock, server};
 /// Address spaces with less anonymous memory are not armed.
 const SMALL_BYTES: u64 = 4 << 20;
 /// Mappings smaller than this are left alone.
-const SMALL_MAPPING: u64 = 128 << 10;
+const SMALL_MAPPING: u64 = 16 << 10;
 /// A mapping with the control block of a thread in it is its stack, if it is no larger than this.
 const STACK_BYTES: u64 = 16 << 20;
 /// What is left alone of larger ones, below and above the head of a thread's robust list, which lies in its control block: what
