@@ -1,6 +1,7 @@
 //! What people and CI run: `cargo xtask --help`.
 #![forbid(unsafe_code)]
 
+mod bench_run;
 mod end_to_end;
 mod pages;
 mod process;
@@ -37,6 +38,8 @@ enum Task {
     Fuzz(Fuzz),
     /// Makes files of raw private anonymous pages of live programs
     Pages(pages::Options),
+    /// `tmem run` beside the kernel's memory groups with swap on zram; needs root
+    BenchRun(bench_run::Options),
 }
 
 #[derive(Args, Debug)]
@@ -81,6 +84,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test(Test { quick: false }) => tasks::test(),
         Task::Soak(soak) => tasks::soak(soak.minutes, soak.seed),
         Task::Fuzz(fuzz) => tasks::fuzz(fuzz.seconds),
+        Task::BenchRun(options) => bench_run::run(&options).map(|()| ExitCode::SUCCESS)?,
         Task::Pages(options) => pages::run(&options).map(|()| ExitCode::SUCCESS)?,
     })
 }

@@ -18,18 +18,28 @@ use std::time::{Duration, Instant};
 const POLL: Duration = Duration::from_millis(2);
 /// A stop takes effect when each thread returns to user space, or sleeps.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// The same, of a program whose run time is a figure.
+const CLOSE_POLL: Duration = Duration::from_micros(500);
+/// What is kept of a program's output.
+const HEAD_BYTES: usize = 64 << 10;
 /// Lines a program may be ahead of us.
 const LINES_AHEAD: usize = 256;
+
+/// What undoes a change to the machine. It runs while the list of what is ours is held, so it starts nothing of ours.
+pub(crate) type Undo = Box<dyn Fn() + Send>;
 
 /// What must not outlive this process.
 #[derive(Default)]
 struct Ours {
     groups: Vec<Pid>,
     directories: Vec<PathBuf>,
+    changes: Vec<(u64, Undo)>,
+    next_change: u64,
 }
 
 /// Guards the list of what is ours. A leaf: nothing is locked while it is held.
-static OURS: Mutex<Ours> = Mutex::new(Ours { groups: Vec::new(), directories: Vec::new() });
+static OURS: Mutex<Ours> =
+    Mutex::new(Ours { groups: Vec::new(), directories: Vec::new(), changes: Vec::new(), next_change: 0 });
 
 fn ours() -> MutexGuard<'static, Ours> {
     // The lists stay valid whatever a panicking thread was doing with them.
@@ -44,6 +54,9 @@ pub(crate) fn clean_up_on_signals() -> Result<()> {
         for &group in &ours.groups {
             // It may have ended by itself, which is as good.
             let _ = kill_process_group(group, Signal::KILL);
+        }
+        for (_, undo) in ours.changes.iter().rev() {
+            undo();
         }
         for directory in &ours.directories {
             let _ = fs::remove_dir_all(directory);
@@ -75,6 +88,33 @@ impl Drop for Scratch {
         ours().directories.retain(|path| *path != self.path);
         if let Err(error) = fs::remove_dir_all(&self.path) {
             eprintln!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// A change to the machine that is undone when this value is dropped, or on Ctrl-C.
+#[derive(Debug)]
+pub(crate) struct Change {
+    id: u64,
+}
+
+impl Change {
+    /// Makes a change; tells what came of it, and how it is undone. No Ctrl-C comes between the two.
+    pub(crate) fn make<T>(change: impl FnOnce() -> Result<(T, Undo)>) -> Result<(T, Self)> {
+        let mut ours = ours();
+        let (made, undo) = change()?;
+        let id = ours.next_change;
+        ours.next_change += 1;
+        ours.changes.push((id, undo));
+        Ok((made, Self { id }))
+    }
+}
+
+impl Drop for Change {
+    fn drop(&mut self) {
+        let mut ours = ours();
+        if let Some(at) = ours.changes.iter().position(|(id, _)| *id == self.id) {
+            (ours.changes.remove(at).1)();
         }
     }
 }
@@ -219,6 +259,65 @@ pub(crate) fn output(command: &mut Command, limit: Duration) -> Result<String> {
     let status = program.child.wait().context("cannot wait for the program")?;
     ensure!(status.success(), "{name} ended with {status}");
     Ok(printed)
+}
+
+/// How a program that was watched to its end came to it.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// How it ended; nothing when it was ended by us, for taking too long.
+    pub(crate) status: Option<ExitStatus>,
+    /// From its start to its end.
+    pub(crate) wall: Duration,
+    /// What it printed.
+    pub(crate) stdout: Printed,
+    /// What it complained of.
+    pub(crate) stderr: Printed,
+}
+
+/// What was printed: its beginning, and a hash of all.
+#[derive(Debug)]
+pub(crate) struct Printed {
+    /// The first [`HEAD_BYTES`].
+    pub(crate) head: Vec<u8>,
+    /// FNV-1a.
+    pub(crate) hash: u64,
+}
+
+/// Runs a command to its end, whatever that is, or until `limit`.
+pub(crate) fn observe(command: &mut Command, limit: Duration) -> Result<Ended> {
+    let start = Instant::now();
+    let mut program = Program::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+    let stdout = take_in(program.child.stdout.take().context("the program has no output")?);
+    let stderr = take_in(program.child.stderr.take().context("the program has no error output")?);
+    let mut status = program.status()?;
+    while status.is_none() && start.elapsed() < limit {
+        std::thread::sleep(CLOSE_POLL);
+        status = program.status()?;
+    }
+    let wall = start.elapsed();
+    drop(program);
+    // Somebody who outlives the program may hold its pipes.
+    let printed = |pipe: Receiver<Printed>| pipe.recv_timeout(STOP_DEADLINE).context("its output stays open");
+    Ok(Ended { status, wall, stdout: printed(stdout)?, stderr: printed(stderr)? })
+}
+
+/// All that comes out of a pipe, through a thread that ends with the pipe.
+fn take_in(mut pipe: impl Read + Send + 'static) -> Receiver<Printed> {
+    let (sender, receiver) = sync_channel(1);
+    std::thread::spawn(move || {
+        let mut printed = Printed { head: Vec::new(), hash: 0xcbf2_9ce4_8422_2325 };
+        let mut buffer = vec![0; HEAD_BYTES];
+        while let Ok(length @ 1..) = pipe.read(&mut buffer) {
+            let room = HEAD_BYTES.saturating_sub(printed.head.len()).min(length);
+            printed.head.extend_from_slice(&buffer[..room]);
+            for &byte in &buffer[..length] {
+                printed.hash = (printed.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+        }
+        // Nobody may be waiting any more.
+        let _ = sender.send(printed);
+    });
+    receiver
 }
 
 /// The name of a command, without its folder.

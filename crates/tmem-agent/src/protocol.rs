@@ -101,6 +101,10 @@ pub const ENCODE: u32 = 3;
 /// Gives the memory of the staging slot at `args[0]` (of `args[1]` bytes) back: unregister, DONTNEED, register.
 pub const FREE: u32 = 4;
 
+/// Has the kernel write to each page `pages[i]` of the program, leaving it as it is: what was shared with a child that has gone
+/// is the program's own again, and can be moved.
+pub const TOUCH: u32 = 5;
+
 /// The page was moved.
 pub const MOVED: u32 = 1;
 /// The page is pinned, shared with a child, or locked by the kernel for a moment.
@@ -172,6 +176,10 @@ pub struct Comm {
     /// Command n is in `commands[n % 2]`.
     pub commands: [Command; 2],
 }
+
+// SAFETY: it consists of atomics, which are valid whatever their bytes are, and is aligned to a page.
+#[cfg(feature = "monitor")]
+unsafe impl tmem_sys::SharedMemory for Comm {}
 
 /// Bytes of the comm memfd.
 pub const COMM_BYTES: usize = size_of::<Comm>();

@@ -2,10 +2,12 @@
 
 use crate::bench::clock::Clock;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use tmem::Policy;
+use tmem_pager::OnFull;
 
-/// Transcendent memory in user space: compressed memory that programs put pages into and get them back from.
+/// Transcendent memory in user space: programs that run in less memory, and a compressed store that programs can use.
 #[derive(Debug, Parser)]
 #[command(
     name = "tmem",
@@ -13,6 +15,8 @@ use tmem::Policy;
     max_term_width = 100,
     after_help = "\
 Examples:
+  tmem run --memory 1g -- ./program       run a program in so much memory
+  tmem doctor                             can programs be run so on this machine?
   tmem estimate --pid 1234                what would tmem save of a running program's memory?
   tmem bench engine --pages *.pages       how fast and how dense is the engine on these pages?"
 )]
@@ -23,6 +27,41 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run a program, unmodified, within a limit of memory.
+    #[command(after_help = "\
+Examples:
+  tmem run --memory 1g -- ./program --its-own-option
+  tmem run --memory 512m --policy dense --report run.json --quiet -- make -j4
+  tmem run --memory 2g --on-full kill -- python3 train.py
+
+The resident memory of the program, of everything that it starts, and of the store that holds what was moved out stay
+within the limit together. Below it nothing is moved and nothing is slower. Programs that are linked statically or
+setuid run as ever, outside of the limit.
+
+Exit status: that of the program; 128+N if signal N ended it; 125 if tmem itself failed, 126 if the program could not be
+executed, 127 if there is none.")]
+    Run(Run),
+    /// Change the limit of programs that run.
+    #[command(after_help = "\
+Examples:
+  tmem limit 1234 2g
+
+PID is that of `tmem run`, or of any program under it. Programs that were stopped because the limit was reached go on.")]
+    Limit(Limit),
+    /// Tell whether `tmem run` can work here, and what to do if not.
+    #[command(after_help = "\
+Examples:
+  tmem doctor
+  tmem doctor --json
+
+Exit status: 0 if it can, 1 if it cannot.")]
+    Doctor(Doctor),
+    /// Serve the programs of one `tmem run`, which starts this.
+    #[command(hide = true)]
+    Monitor(Monitor),
+    /// Hold the agent's file for a monitor, which starts this.
+    #[command(hide = true)]
+    Holder,
     /// Measure the engine.
     Bench(Bench),
     /// Tell what tmem would save of a program's memory, without changing the program.
@@ -36,6 +75,58 @@ The resident private anonymous memory of the process is read (at most --sample o
 of each policy, and every byte that comes back is compared. The process goes on running; pages that change or vanish
 meanwhile are counted and left out. As root with a free zram device the same pages go through zram too.")]
     Estimate(Estimate),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The limit: bytes, or a whole number with k, m, g or t behind it.
+    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    pub(crate) memory: usize,
+    /// How much time the data is worth: fast, balanced or dense.
+    #[arg(long, default_value_t)]
+    pub(crate) policy: Policy,
+    /// When nothing more can be moved out: stop the program until the limit is raised, kill it, or let it exceed the limit.
+    #[arg(long, default_value_t, value_name = "stop|kill|exceed")]
+    pub(crate) on_full: OnFull,
+    /// Write what came of it to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    /// Show neither the live line nor the table at the end; what has to be known is still told.
+    #[arg(long)]
+    pub(crate) quiet: bool,
+    /// The program and its arguments.
+    #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM")]
+    pub(crate) program: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Monitor {
+    /// As of `tmem run`.
+    #[arg(long, value_parser = parse_size)]
+    pub(crate) memory: usize,
+    /// As of `tmem run`.
+    #[arg(long)]
+    pub(crate) policy: Policy,
+    /// As of `tmem run`.
+    #[arg(long)]
+    pub(crate) on_full: OnFull,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Limit {
+    /// A process: `tmem run`, or any program under it.
+    #[arg(value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pid: u32,
+    /// The new limit.
+    #[arg(value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) size: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -284,6 +375,18 @@ mod tests {
         assert_eq!(parse_count("1000000"), Ok(1_000_000));
         assert_eq!(parse_count("5m"), Ok(5_000_000));
         assert!(parse_count("0").is_err());
+    }
+
+    #[test]
+    fn what_follows_the_program_is_the_programs() {
+        for line in ["run --memory 1g -- p --quiet -- x", "run --memory 1g p --quiet -- x"] {
+            let cli = Cli::try_parse_from(["tmem"].into_iter().chain(line.split(' '))).unwrap();
+            let Command::Run(run) = cli.command else { panic!("{line}") };
+            assert!(!run.quiet && run.program == ["p", "--quiet", "--", "x"], "{run:?}");
+        }
+        for wrong in ["run -- p", "run --memory 1g", "run --memory 1g --on-full wait -- p", "limit 0 1g", "limit 7"] {
+            assert!(Cli::try_parse_from(["tmem"].into_iter().chain(wrong.split(' '))).is_err(), "{wrong}");
+        }
     }
 
     #[test]

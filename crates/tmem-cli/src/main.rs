@@ -3,12 +3,16 @@
 
 mod bench;
 mod cli;
+mod doctor;
 mod estimate;
 mod interrupt;
+mod limit;
 mod pages;
 mod process;
 mod random;
 mod report;
+mod run;
+mod tree;
 mod zram;
 
 use clap::Parser;
@@ -17,8 +21,11 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match interrupt::install().and_then(|()| run(&cli)) {
-        Ok(()) => ExitCode::SUCCESS,
+    // These deal with signals in their own ways.
+    let own_signals = matches!(cli.command, Command::Run(_) | Command::Monitor(_) | Command::Holder);
+    let ready = if own_signals { Ok(()) } else { interrupt::install() };
+    match ready.and_then(|()| carry_out(&cli)) {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("tmem: {error:#}");
             if interrupt::is_set() { ExitCode::from(130) } else { ExitCode::FAILURE }
@@ -26,13 +33,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> anyhow::Result<()> {
+fn carry_out(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Bench(bench) => match &bench.command {
-            BenchCommand::Engine(options) => bench::engine::run(options),
-            BenchCommand::Churn(options) => bench::churn::run(options),
-            BenchCommand::Scale(options) => bench::scale::run(options),
+            BenchCommand::Engine(options) => bench::engine::run(options)?,
+            BenchCommand::Churn(options) => bench::churn::run(options)?,
+            BenchCommand::Scale(options) => bench::scale::run(options)?,
         },
-        Command::Estimate(options) => estimate::run(options),
+        Command::Estimate(options) => estimate::run(options)?,
+        Command::Limit(options) => limit::run(options)?,
+        Command::Doctor(options) => return doctor::run(options),
+        Command::Run(options) => return Ok(run::run(options)),
+        Command::Monitor(options) => return Ok(run::monitor::run(options)),
+        Command::Holder => return Ok(run::lent::hold()),
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,2 +1,83 @@
 //! The monitor: page faults of unmodified programs to operations of the store.
+//!
+//! A program that `tmem run` starts loads the agent ([`agent_image`]), which connects to the monitor and gives it a userfaultfd. From
+//! then on:
+//!
+//! | module | thread | what it does |
+//! |---|---|---|
+//! | `door` | one | takes programs and agents in, notices their ends |
+//! | `watch` | one | measures what is resident and what room is left; registers memory when it gets short |
+//! | `evictor` | one | moves pages out, by the agents' hands, and enters what they encoded into the store |
+//! | `server` | one for each address space that is registered | applies events, answers faults |
+//!
+//! Under them lie `space` (what is known of one address space), with `page_table`, `staging`, `intervals`; `slots` (evicted pages,
+//! and who names them); `hands` (commands to an agent, and the gate); `core` (what all share).
+//!
+//! A thread of the monitor that panics takes the whole process with it: agents then stop their programs, which never see a wrong byte.
 #![forbid(unsafe_code)]
+
+mod control;
+mod core;
+mod counters;
+mod door;
+mod evictor;
+mod full;
+mod hands;
+mod image;
+mod intervals;
+mod monitor;
+mod options;
+mod page_table;
+mod report;
+mod rights;
+mod server;
+mod slots;
+mod space;
+mod staging;
+mod units;
+mod watch;
+mod wire;
+
+pub use control::set_limit;
+pub use image::agent_image;
+pub use monitor::{Monitor, MonitorError};
+pub use options::{OnFull, Options, UnknownOnFull};
+pub use report::{FaultTimes, LeftAlone, Live, Refused, Report};
+pub use rights::{Check, Door, Lack, Rights, Verdict, checks, rights};
+
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+// A poisoned lock is one whose holder panicked, and then the process is about to end.
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a thread that lives as long as the monitor. If it panics, the process ends.
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) {
+    let body = move || {
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+        if done.is_err() {
+            std::process::abort();
+        }
+    };
+    let spawned = std::thread::Builder::new().name(format!("tmem-{name}")).stack_size(256 << 10).spawn(body);
+    if let Err(error) = spawned {
+        eprintln!("tmem: cannot start a thread ({error})");
+        std::process::abort();
+    }
+}
+
+/// A counter that can be polled: wakes a server.
+fn event_fd() -> rustix::io::Result<OwnedFd> {
+    rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK)
+}

@@ -4,19 +4,42 @@
 //!   in reservations, so that an index turns into an address by one multiplication and never moves.
 //! - [`Memfd`]: a sealed piece of shared memory, which another process can be given.
 //! - [`prefetch`]: a hint, not a system call, but as far below.
+//! - [`without_inherited`]: starting a process that shares no descriptors with us.
 //! - [`resident_bytes`]: what the kernel says this process holds, to check our own ledger against.
+//!
+//! For other processes, their page faults first:
+//! - [`Userfaultfd`]: serves faults of another address space, and tells what becomes of it.
+//! - [`Pagemap`], [`mappings`], [`ResidencyOf`]: what it has in memory, and where.
+//! - [`Pidfd`], [`read_memory`], [`same_memory`], [`threads`], [`robust_list_head`]: the process and its threads.
+//! - [`Shared`], [`futex`]: memory that it shares with us, and sleep on a word of it.
+//! - [`pin_to_cpu`]: where the calling thread runs.
 
+pub mod futex;
+mod inherited;
+mod maps;
 mod memfd;
+mod pagemap;
+mod peer;
 mod prefetch;
 mod process;
 mod reservation;
+mod shared;
+mod thread;
+pub mod uffd;
 
+pub use inherited::without_inherited;
+pub use maps::{Mapping, MappingKind, mapping_at, mappings, withheld_from_children};
 pub use memfd::Memfd;
+pub use pagemap::{PageRun, Pagemap};
+pub use peer::{Pidfd, READ_PAGES, read_memory, read_pages, same_memory};
 pub use prefetch::prefetch;
-pub use process::{MemoryUse, resident_bytes};
+pub use process::{MemoryUse, Residency, ResidencyOf, proportional_anonymous, resident_bytes};
 pub use reservation::{Pages, Reservation};
-
-use rustix::io::Errno;
+pub use rustix::io::Errno;
+pub use rustix::process::Signal;
+pub use shared::{Shared, SharedMemory};
+pub use thread::{CpuOf, pin_to_cpu, robust_list_head, system_call_of, threads, unpin};
+pub use uffd::{Event, Features, Partial, Userfaultfd, Wake};
 
 /// Bytes of a cache line.
 pub const CACHE_LINE_BYTES: usize = 64;

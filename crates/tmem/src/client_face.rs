@@ -4,9 +4,12 @@ use crate::batch::{Action, Completion, Operation};
 use crate::budget::Use;
 use crate::client::{Account, ClientId, ClientState, Persistence, PoolCore, Sharing};
 use crate::context::Taken;
+use crate::engine::Engine;
+use crate::loan::{LentBlock, Loan};
 use crate::memory::{Gather, Scatter};
 use crate::ops::{After, Target};
 use crate::outcome::{ByteRange, Outcome, Refusal};
+use crate::segment::OpenSegment;
 use crate::stats::{Counter, Stats};
 use crate::store::{Store, StoreError};
 use crate::table::{ObjectId, PoolId};
@@ -347,6 +350,29 @@ impl Pool {
     /// Makes all of an object missing.
     pub fn flush_object(&self, object: impl Into<ObjectId>) -> Outcome {
         self.run(object.into(), Action::FlushObject)
+    }
+
+    /// Room in the log for blocks that somebody else encodes. Takes no segment yet.
+    #[must_use]
+    pub fn lend(&self) -> Loan {
+        Loan::new(self.clone())
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.client.store.engine
+    }
+
+    pub(crate) fn enter_lent(&self, head: &mut Option<OpenSegment>, blocks: &[LentBlock]) -> (usize, Option<Outcome>) {
+        let engine = self.engine();
+        if self.client.account.state() == ClientState::Destroyed {
+            return (0, Some(Outcome::Refused(Refusal::ClientDestroyed)));
+        }
+        let Some(first) = blocks.first() else { return (0, None) };
+        let mut context = engine.contexts.take(&engine.budget);
+        let target = Target { pool: &self.core, id: first.object, caller: &self.client.account };
+        let (entered, stopped) = engine.enter_lent(&mut context, target, head, blocks);
+        context.recount(&engine.budget);
+        (entered, stopped)
     }
 
     fn run(&self, object: ObjectId, mut action: Action<'_>) -> Outcome {

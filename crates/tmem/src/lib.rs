@@ -56,6 +56,8 @@ mod epoch;
 #[cfg(not(loom))]
 mod header;
 #[cfg(not(loom))]
+mod loan;
+#[cfg(not(loom))]
 mod log;
 #[cfg(all(test, loom))]
 mod loom_models;
@@ -87,6 +89,8 @@ pub use batch::{Action, Completion, Operation};
 pub use client::{ClientId, ClientState, Persistence, Sharing};
 #[cfg(not(loom))]
 pub use client_face::{Client, Pool, PoolOptions};
+#[cfg(not(loom))]
+pub use loan::{Content, LentBlock, Loan, Room};
 #[cfg(not(loom))]
 pub use outcome::{GranuleMap, Outcome, Refusal, Rejection};
 #[cfg(not(loom))]

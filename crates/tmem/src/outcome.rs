@@ -70,6 +70,9 @@ pub enum Refusal {
     /// There is no such pool, it was destroyed, or this client has not joined it.
     #[error("no pool {0:?} for this client: it was destroyed, or never created or joined")]
     UnknownPool(crate::PoolId),
+    /// A lent block is in a codec that this build does not have, or does not fit the room.
+    #[error("a lent block is in no known codec, or longer than its room")]
+    BadBlock,
     /// The client was destroyed.
     #[error("the client was destroyed")]
     ClientDestroyed,

@@ -10,6 +10,7 @@ use crate::epoch::Pin;
 use crate::header::{HEADER_BYTES, Header};
 use crate::row::{Row, State};
 use crate::units::{SEGMENT_BYTES, SEGMENT_UNITS, SegmentId, unit_bytes};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::OnceLock;
 use tmem_sys::{CACHE_LINE_BYTES, Memfd, Pages, Reservation, SysError};
 
@@ -28,7 +29,7 @@ pub(crate) const REGION_ROWS_BYTES: usize = REGION_SEGMENTS * size_of::<Row>();
 struct Region {
     rows: Box<[Row]>,
     /// Keeps the memory alive, and can be handed to another process.
-    _memfd: Memfd,
+    memfd: Memfd,
 }
 
 /// The segment table and the memory under it.
@@ -54,9 +55,14 @@ impl Segments {
         let memfd = Memfd::sealed("tmem-segments", REGION_BYTES)?;
         self.memory.commit_shared(at * REGION_BYTES..(at + 1) * REGION_BYTES, &memfd, Pages::Huge)?;
         let rows = (0..REGION_SEGMENTS).map(|_| Row::new()).collect();
-        let added = self.regions[at].set(Region { rows, _memfd: memfd }).is_ok();
+        let added = self.regions[at].set(Region { rows, memfd }).is_ok();
         assert!(added, "regions are added by one caller at a time");
         Ok(true)
+    }
+
+    /// The memory of a region, if it exists.
+    pub(crate) fn region(&self, number: u32) -> Option<BorrowedFd<'_>> {
+        Some(self.regions.get(number as usize)?.get()?.memfd.as_fd())
     }
 
     /// The row of a segment whose region exists.
@@ -196,6 +202,13 @@ impl OpenSegment {
         self.tail += block.units;
         assert!(self.tail <= SEGMENT_UNITS);
         block
+    }
+
+    /// Where the next block goes: the region's number, and the byte in its memfd.
+    pub(crate) fn place(&self) -> (u32, u64) {
+        let segments = REGION_SEGMENTS as u32;
+        let offset = (self.id.0 % segments) as usize * SEGMENT_BYTES + unit_bytes(self.tail);
+        (self.id.0 / segments, offset as u64)
     }
 
     /// Makes all blocks so far known: to be called before their entries are stored.

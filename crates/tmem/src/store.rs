@@ -5,6 +5,7 @@ use crate::client::{Account, ClientId, ClientState};
 use crate::client_face::Client;
 use crate::engine::{Engine, check_budget};
 use crate::stats::Stats;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 /// How a store is made.
@@ -183,6 +184,12 @@ impl Store {
     /// The same for everything, however often it is got.
     pub fn settle_all(&self) {
         self.engine.settle_all(Cold::Everything);
+    }
+
+    /// The memory of region `number`, for whoever fills a [`crate::Loan`] to map: 512 segments. None: there is no such region yet.
+    #[must_use]
+    pub fn region(&self, number: u32) -> Option<BorrowedFd<'_>> {
+        self.engine.log.segments.region(number)
     }
 
     /// What memory is used for.

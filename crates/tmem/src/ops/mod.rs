@@ -4,6 +4,7 @@
 mod ahead;
 mod flush;
 mod get;
+mod lent;
 mod put;
 
 pub(crate) use get::After;

@@ -9,7 +9,7 @@
 use super::{Target, leaf_index, release};
 use crate::budget::NoRoom;
 use crate::cleaner::Want;
-use crate::client::{Persistence, PoolCore};
+use crate::client::PoolCore;
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::entry::{BlockRef, Entry};
@@ -24,7 +24,7 @@ use tmem_codec::{Policy, Temperature, same_filled};
 
 /// Why a piece stopped short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stall {
+pub(super) enum Stall {
     NoRoom(NoRoom),
     Cap,
     /// The pool or the client was destroyed under it.
@@ -61,7 +61,7 @@ pub(crate) fn block_bytes(policy: Policy, range_bytes: u64) -> usize {
 }
 
 /// The entries of a piece before they are stored.
-struct Pending {
+pub(super) struct Pending {
     entries: [Entry; LEAF_GRANULES as usize],
     from: u32,
     to: u32,
@@ -72,12 +72,12 @@ struct Pending {
 }
 
 /// Where a piece is.
-struct Place {
-    object: ObjectRef,
-    leaf: LeafRef,
-    class: Class,
+pub(super) struct Place {
+    pub(super) object: ObjectRef,
+    pub(super) leaf: LeafRef,
+    pub(super) class: Class,
     /// Granules of the largest block.
-    block_granules: usize,
+    pub(super) block_granules: usize,
 }
 
 impl Engine {
@@ -177,10 +177,7 @@ impl Engine {
         self.remember(context, ((pool.id, target.id), object), first);
         let leaf = self.tables.ensure_leaf(pool, object, first, &self.budget)?;
         self.tables.prefetch_change(leaf, leaf_index(first));
-        let class = match pool.persistence {
-            Persistence::Persistent => Class::Persistent,
-            Persistence::Ephemeral => Class::Probation,
-        };
+        let class = Class::of(pool.persistence);
         let place = Place { object, leaf, class, block_granules: block_bytes / GRANULE_BYTES };
         let start = leaf_index(first);
         let leaf_bytes = (LEAF_GRANULES - start) as usize * GRANULE_BYTES;
@@ -286,7 +283,7 @@ impl Engine {
     }
 
     /// Stores the pending entries. Returns the bytes that they stand for.
-    fn enter(
+    pub(super) fn enter(
         &self,
         context: &mut Context,
         pool: &PoolCore,
@@ -343,23 +340,28 @@ fn short_pattern(granule: &[u8]) -> Option<u32> {
 }
 
 impl Pending {
-    fn starting_at(index: u32) -> Self {
+    pub(super) fn starting_at(index: u32) -> Self {
         Self { entries: [Entry::MISSING; LEAF_GRANULES as usize], from: index, to: index, units: 0, bytes: 0 }
     }
 
-    fn push(&mut self, entry: Entry, bytes: usize) {
+    pub(super) fn push(&mut self, entry: Entry, bytes: usize) {
         self.entries[self.to as usize] = entry;
         self.to += 1;
         self.bytes += bytes;
     }
 
-    fn push_block(&mut self, block: BlockRef, bytes: usize) {
+    pub(super) fn push_block(&mut self, block: BlockRef, bytes: usize) {
         debug_assert!(block.granules as usize <= BLOCK_GRANULES);
         for index in 0..block.granules {
             self.push(Entry::block(block.at(index)), 0);
         }
         self.bytes += bytes;
         self.units += u64::from(block.units);
+    }
+
+    /// Index within the leaf of the next granule.
+    pub(super) fn next(&self) -> u32 {
+        self.to
     }
 
     /// Begins anew after the entries so far. Returns the bytes that they stood for.
@@ -373,7 +375,7 @@ impl Pending {
 /// How often a put may try to get room before it is rejected. Others may take the room that was made for it, but not
 /// for ever: room is made a segment at a time, and a piece needs at most one.
 #[derive(Debug, Default)]
-struct Tries {
+pub(super) struct Tries {
     without_progress: u32,
     flushed: bool,
 }
@@ -381,13 +383,13 @@ struct Tries {
 impl Tries {
     const MOST: u32 = 64;
 
-    fn progress(&mut self, bytes: usize) {
+    pub(super) fn progress(&mut self, bytes: usize) {
         if bytes > 0 {
             self.without_progress = 0;
         }
     }
 
-    fn again(&mut self) -> bool {
+    pub(super) fn again(&mut self) -> bool {
         self.without_progress += 1;
         self.without_progress <= Self::MOST
     }

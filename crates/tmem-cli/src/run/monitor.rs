@@ -1,0 +1,151 @@
+//! The process behind a run: it serves the programs, and outlives the front for as long as any of them lives.
+//!
+//! It holds nothing of the user's but the standard error output, for panics, and gives that up once the front has ended: a
+//! pipe that it kept open would keep its reader waiting.
+
+use super::lent::Image;
+use super::link::{Link, Received, ToFront, ToMonitor};
+use crate::cli;
+use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::rand::{GetRandomFlags, getrandom};
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+use tmem_pager::{Monitor, Options};
+
+/// How often notes are looked for, and, without a front, whether any program still lives.
+const PERIOD: Duration = Duration::from_millis(100);
+/// Programs that connect at one moment.
+const BACKLOG: i32 = 1024;
+/// Lines kept for a front that does not read: one that is stopped.
+const UNREAD: usize = 256;
+
+/// Serves until the front has ended and no program lives any more.
+pub(crate) fn run(options: &cli::Monitor) -> ExitCode {
+    let link = match std::io::stdin().as_fd().try_clone_to_owned() {
+        Ok(end) => Link::new(end),
+        Err(error) => {
+            eprintln!("tmem: the monitor is started by `tmem run` only ({error})");
+            return ExitCode::FAILURE;
+        }
+    };
+    settle();
+    match start(options) {
+        Ok((monitor, ready, _image)) => {
+            let mut serving = Serving { link: Some(link), unsent: VecDeque::from([ready]) };
+            serving.until_all_is_over(&monitor);
+            monitor.stop();
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            // Without a front nobody is to be told.
+            let _ = link.send(&ToFront::Failed(format!("{error:#}")));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Makes this process one that signals and shortages meant for others pass by. None of it is needed to work, so what is
+/// not permitted is left.
+fn settle() {
+    let _ = rustix::process::setsid();
+    let files = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum });
+    let _ = fs::write("/proc/self/oom_score_adj", "-500");
+    let _ = rustix::process::configure_io_flusher_behavior(true);
+}
+
+/// The monitor, what the front is to know, and the file of the agent, which is there as long as this value.
+fn start(options: &cli::Monitor) -> Result<(Monitor, ToFront, Image)> {
+    let (socket, listener) = listener().context("cannot make a socket")?;
+    let options = Options { limit_bytes: options.memory as u64, policy: options.policy, on_full: options.on_full };
+    let monitor = Monitor::start(&options, listener)?;
+    let image = Image::new().context("cannot make the file of the agent")?;
+    Ok((monitor, ToFront::Ready { socket, agent: image.path() }, image))
+}
+
+/// A listening socket with an abstract name that nobody guesses.
+fn listener() -> Result<(String, OwnedFd)> {
+    let mut random = [0; 16];
+    getrandom(&mut random, GetRandomFlags::empty())?;
+    let name = format!("tmem-{:032x}", u128::from_le_bytes(random));
+    let listener = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    bind(&listener, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
+    listen(&listener, BACKLOG)?;
+    Ok((name, listener))
+}
+
+/// The front's side of the monitor.
+#[derive(Debug)]
+struct Serving {
+    /// `None` once the front has ended.
+    link: Option<Link>,
+    /// What the front had no room for yet.
+    unsent: VecDeque<ToFront>,
+}
+
+impl Serving {
+    fn until_all_is_over(&mut self, monitor: &Monitor) {
+        while self.link.is_some() || monitor.managed() > 0 {
+            while let Some(asked) = self.receive() {
+                self.unsent.push_back(match asked {
+                    ToMonitor::Live => ToFront::Live(monitor.live()),
+                    ToMonitor::Finish => ToFront::Report(Box::new(monitor.report())),
+                });
+            }
+            self.unsent.extend(monitor.notes().into_iter().map(ToFront::Note));
+            self.send();
+            self.wait();
+        }
+    }
+
+    /// Until the front asks, or a while has passed.
+    fn wait(&self) {
+        let Some(link) = &self.link else {
+            thread::sleep(PERIOD);
+            return;
+        };
+        let patience = Timespec::try_from(PERIOD).ok();
+        // An interrupted wait is a short one.
+        let _ = poll(&mut [PollFd::new(link, PollFlags::IN)], patience.as_ref());
+    }
+
+    fn receive(&mut self) -> Option<ToMonitor> {
+        match self.link.as_ref()?.receive() {
+            Received::Message(asked) => Some(asked),
+            Received::Nothing => None,
+            Received::End => {
+                self.front_ended();
+                None
+            }
+        }
+    }
+
+    fn send(&mut self) {
+        while let (Some(link), Some(message)) = (&self.link, self.unsent.front()) {
+            if link.send(message).is_err() {
+                break;
+            }
+            self.unsent.pop_front();
+        }
+        // A front that is stopped loses the oldest lines, nothing that it asked for.
+        let surplus = self.unsent.len().saturating_sub(UNREAD);
+        self.unsent.drain(..surplus);
+    }
+
+    fn front_ended(&mut self) {
+        self.link = None;
+        self.unsent.clear();
+        if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+            // The link is standard input, the user's terminal or pipe is standard error.
+            let _ = rustix::stdio::dup2_stdin(&null);
+            let _ = rustix::stdio::dup2_stderr(&null);
+        }
+    }
+}

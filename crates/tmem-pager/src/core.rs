@@ -1,0 +1,201 @@
+//! What all threads of the monitor share.
+
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, RwLock};
+use std::time::Duration;
+
+use tmem::{Outcome, Pool, Store};
+use tmem_agent::protocol::PAGE_BYTES;
+
+use crate::counters::Counters;
+use crate::options::{OnFull, Options};
+use crate::slots::{Dropped, Freed, Slot, Slots};
+use crate::space::{Space, SpaceId};
+use crate::{lock, read, write};
+
+/// The object that holds all slots.
+pub(crate) const OBJECT: u64 = 0;
+
+/// Shared by all threads.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) store: Store,
+    pub(crate) pool: Pool,
+    pub(crate) slots: Mutex<Slots>,
+    pub(crate) counters: Counters,
+    pub(crate) on_full: OnFull,
+    pub(crate) policy: tmem::Policy,
+    spaces: RwLock<BTreeMap<SpaceId, Arc<Space>>>,
+    next_id: AtomicU64,
+    limit: AtomicU64,
+    /// Bytes that may still be given, as of the last look, less what was given since.
+    room: AtomicI64,
+    /// Whether a fault waits for room, and the evictor's alarm clock.
+    hunger: Mutex<bool>,
+    alarm: Condvar,
+    /// The limit does not hold, and was allowed not to.
+    pub(crate) exceeding: AtomicBool,
+    pub(crate) stopping: AtomicBool,
+    notes: Mutex<Vec<String>>,
+    /// For agents: opens userfaultfds. Absent where the system call does.
+    pub(crate) device: Option<OwnedFd>,
+}
+
+impl Core {
+    pub(crate) fn new(options: &Options, store: Store, pool: Pool, device: Option<OwnedFd>) -> Self {
+        Self {
+            store,
+            pool,
+            slots: Mutex::default(),
+            counters: Counters::default(),
+            on_full: options.on_full,
+            policy: options.policy,
+            spaces: RwLock::default(),
+            next_id: AtomicU64::new(1),
+            limit: AtomicU64::new(options.limit_bytes),
+            room: AtomicI64::new(options.limit_bytes.cast_signed()),
+            hunger: Mutex::default(),
+            alarm: Condvar::new(),
+            exceeding: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            notes: Mutex::default(),
+            device,
+        }
+    }
+
+    // --- address spaces
+
+    pub(crate) fn new_id(&self) -> SpaceId {
+        SpaceId(self.next_id.fetch_add(1, Ordering::Relaxed)) // Relaxed: a number, unique and nothing more
+    }
+
+    pub(crate) fn add(&self, space: &Arc<Space>) {
+        write(&self.spaces).insert(space.id, Arc::clone(space));
+    }
+
+    pub(crate) fn remove(&self, id: SpaceId) {
+        write(&self.spaces).remove(&id);
+    }
+
+    pub(crate) fn space(&self, id: SpaceId) -> Option<Arc<Space>> {
+        read(&self.spaces).get(&id).cloned()
+    }
+
+    pub(crate) fn spaces(&self) -> Vec<Arc<Space>> {
+        read(&self.spaces).values().cloned().collect()
+    }
+
+    // --- slots
+
+    /// Takes a name from each slot, and flushes and frees those that lost their last.
+    pub(crate) fn drop_names(&self, dropped: &[Slot]) {
+        let mut dead = Vec::new();
+        let mut slots = lock(&self.slots);
+        dead.extend(dropped.iter().filter(|slot| slots.drop_name(**slot) == Dropped::Flush));
+        drop(slots);
+        self.flush(dead, Freed::Stored);
+    }
+
+    /// Flushes slots that nobody names, and frees them.
+    pub(crate) fn flush(&self, mut dead: Vec<Slot>, was: Freed) {
+        dead.sort_unstable();
+        for run in dead.chunk_by(|a, b| a.0 + 1 == b.0) {
+            let _ = self.pool.flush(OBJECT, run[0].offset(), run.len() as u64 * PAGE_BYTES); // what was there is not asked
+        }
+        let mut slots = lock(&self.slots);
+        dead.into_iter().for_each(|slot| slots.free(slot, was));
+    }
+
+    /// Reads a stored slot.
+    pub(crate) fn get(&self, slot: Slot, into: &mut [u8]) -> Result<(), Outcome> {
+        match self.pool.get(OBJECT, slot.offset(), into) {
+            Outcome::Filled => Ok(()),
+            other => Err(other),
+        }
+    }
+
+    // --- room
+
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed) // Relaxed: a number that stands alone
+    }
+
+    pub(crate) fn set_limit(&self, bytes: u64) -> u64 {
+        let old = self.limit.swap(bytes, Ordering::Relaxed); // Relaxed: as above
+        self.add_room(bytes.cast_signed().wrapping_sub(old.cast_signed()));
+        old
+    }
+
+    pub(crate) fn room(&self) -> i64 {
+        self.room.load(Ordering::Relaxed) // Relaxed: an estimate
+    }
+
+    pub(crate) fn set_room(&self, bytes: i64) {
+        self.room.store(bytes, Ordering::Relaxed); // Relaxed: an estimate
+    }
+
+    pub(crate) fn add_room(&self, bytes: i64) {
+        self.room.fetch_add(bytes, Ordering::Relaxed); // Relaxed: an estimate
+    }
+
+    /// Programs are given nothing of this: what the store takes while it makes room, a segment or two at a time.
+    fn reserve(&self) -> i64 {
+        (self.limit() / 16).min(4 << 20).cast_signed()
+    }
+
+    /// Below this the evictor works.
+    pub(crate) fn low_room(&self) -> i64 {
+        self.reserve() + (self.limit() / 32).clamp(2 << 20, 64 << 20).cast_signed()
+    }
+
+    /// Below this address spaces are armed: first touches come to us, and can be made to wait.
+    pub(crate) fn arming_room(&self) -> i64 {
+        (self.limit() / 4).clamp(8 << 20, 256 << 20).cast_signed()
+    }
+
+    /// Whether a program must wait before it is given more.
+    pub(crate) fn must_wait(&self) -> bool {
+        // Relaxed: stored once, by the evictor, and noticed at some time.
+        self.room() < self.reserve() && !self.exceeding.load(Ordering::Relaxed)
+    }
+
+    /// A fault waits for room.
+    pub(crate) fn hunger(&self) {
+        *lock(&self.hunger) = true;
+        self.alarm.notify_one();
+    }
+
+    /// The evictor sleeps until somebody is hungry, at most so long.
+    pub(crate) fn sleep(&self, time: Duration) {
+        let hunger = lock(&self.hunger);
+        let (mut hunger, _) = self
+            .alarm
+            .wait_timeout_while(hunger, time, |hungry| !*hungry)
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        *hunger = false;
+    }
+
+    // --- people
+
+    pub(crate) fn note(&self, text: String) {
+        lock(&self.notes).push(text);
+    }
+
+    pub(crate) fn take_notes(&self) -> Vec<String> {
+        core::mem::take(&mut lock(&self.notes))
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed) // Relaxed: noticed at some time
+    }
+
+    /// Something is wrong with what we know of an address space: its program is stopped before it can see a wrong byte.
+    pub(crate) fn fail_closed(&self, space: &Space, why: &str) {
+        let pid = space.program.get().map_or(0, |program| program.pid);
+        self.note(format!("process {pid} was killed, because tmem could not vouch for its memory: {why}"));
+        space.kill_program();
+        space.end();
+    }
+}

@@ -1,0 +1,496 @@
+//! The evictor: takes pages away when there is too little room.
+//!
+//! One thread for all address spaces. Its turns: choose the address space that has given least for its size; then, there,
+//! give back staging memory that is garbage, or encode what has waited long enough, or move more out. The hand goes round the
+//! registered memory of an address space; what came back since it last passed is passed once more (second chance), and what is touched
+//! while it waits in staging goes straight back (the sample of what is hot: nothing else here knows).
+//!
+//! If a whole round over everything frees nothing and the limit is passed, the limit cannot hold: [`crate::full`].
+
+use core::ops::Range;
+use core::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tmem::{Content, LentBlock, Loan, Outcome, Room};
+use tmem_agent::protocol::{
+    BUSY, CANCELLED, ENCODE, FILLED, FREE, GONE, HUGE_BYTES, MOVE_OUT, MOVE_RANGE, PAGE_BYTES, TOUCH, decoded,
+};
+use tmem_sys::PageRun;
+
+use crate::core::{Core, OBJECT};
+use crate::full;
+use crate::hands::{AgentDied, Hands, Order};
+use crate::slots::{Dropped, Freed, Slot, Staged};
+use crate::space::{Flight, FlightKind, Space, State};
+use crate::units::{CHUNK_PAGES, Page};
+use crate::{lock, write};
+
+/// How long the evictor sleeps when there is room.
+const NAP: Duration = Duration::from_millis(20);
+/// The limit cannot hold if nothing could be taken for so long.
+const HOPELESS: Duration = Duration::from_millis(500);
+/// Room in a segment that an order to encode starts with, at least.
+const LEAST_ROOM: usize = 256 << 10;
+/// Addresses that one look for candidates goes over.
+const LOOK_BYTES: u64 = 64 << 20;
+/// Address spaces smaller than this are left alone.
+const SMALL_PAGES: u32 = 1024;
+
+/// What a turn came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Pages were moved, encoded or given back.
+    Progress,
+    /// There is nothing to take here now.
+    Nothing,
+    /// The store took no more.
+    Full,
+}
+
+/// What is to be moved.
+enum Chosen {
+    /// These, in this order.
+    Pages(Vec<Page>),
+    /// A huge page.
+    Chunk(u64),
+}
+
+struct Evictor {
+    core: Arc<Core>,
+    loan: Loan,
+    runs: Vec<PageRun>,
+    /// Since when nothing could be taken.
+    barren: Option<Instant>,
+    full: full::Full,
+}
+
+/// Starts it.
+pub(crate) fn start(core: &Arc<Core>) {
+    let loan = core.pool.lend();
+    let evictor = Evictor { core: Arc::clone(core), loan, runs: Vec::new(), barren: None, full: full::Full::default() };
+    crate::spawn("evictor", move || evictor.run());
+}
+
+impl Evictor {
+    fn run(mut self) {
+        while !self.core.is_stopping() {
+            self.retire();
+            if self.core.room() >= self.core.low_room() {
+                self.full.recovered(&self.core);
+                self.barren = None;
+                self.core.sleep(NAP);
+                continue;
+            }
+            match self.turn() {
+                Turn::Progress => self.barren = None,
+                Turn::Nothing | Turn::Full => {
+                    let since = *self.barren.get_or_insert_with(Instant::now);
+                    if since.elapsed() > HOPELESS && self.core.must_wait() {
+                        self.full.happened(&self.core);
+                    }
+                    // What could be taken changes with time only: pins end, children exit, pages settle.
+                    self.core.sleep(Duration::from_millis(2));
+                }
+            }
+        }
+    }
+
+    /// One turn: every address space is tried, the one that gave least for its size first, until one makes progress.
+    fn turn(&mut self) -> Turn {
+        let mut spaces = self.core.spaces();
+        spaces.retain(|space| space.hands.get().is_some() && !space.is_gone() && is_worth_it(space));
+        spaces.sort_by_cached_key(|space| {
+            let taken = u64::from(space.taken.load(Ordering::Relaxed)); // Relaxed: this thread's own
+            let resident = u64::from(space.resident_pages.load(Ordering::Relaxed)); // Relaxed: an estimate
+            taken * 4096 / resident.max(1)
+        });
+        let mut turn = Turn::Nothing;
+        for space in spaces {
+            match self.turn_of(&space) {
+                Ok(Turn::Progress) => return Turn::Progress,
+                Ok(Turn::Full) => turn = Turn::Full,
+                Ok(Turn::Nothing) => {}
+                Err(AgentDied) => self.bury(&space),
+            }
+        }
+        turn
+    }
+
+    fn turn_of(&mut self, space: &Arc<Space>) -> Result<Turn, AgentDied> {
+        let Some(hands) = space.hands.get() else { return Ok(Turn::Nothing) };
+        if self.give_back(space, hands)? {
+            return Ok(Turn::Progress);
+        }
+        let quarantine = usize::try_from(self.core.limit() / PAGE_BYTES / 64).unwrap_or(0).min(CHUNK_PAGES * 8);
+        let (waiting, room) = {
+            let mut state = lock(&space.state);
+            (state.staging.waiting(), state.staging.room().is_some())
+        };
+        if waiting > quarantine || !room {
+            return self.encode(space, hands);
+        }
+        if self.move_out(space, hands)? {
+            return Ok(Turn::Progress);
+        }
+        if waiting > 0 { self.encode(space, hands) } else { Ok(Turn::Nothing) }
+    }
+
+    /// Gives the memory of a staging slot back that holds nothing but garbage.
+    fn give_back(&mut self, space: &Space, hands: &Hands) -> Result<bool, AgentDied> {
+        let Some(at) = lock(&space.state).staging.garbage() else { return Ok(false) };
+        // Whoever reads staging has looked the page up before it was made stored; they end now.
+        drop(write(&space.reading));
+        let args = [hands.staged(at), HUGE_BYTES, 0, 0];
+        let ticket = hands.give(&Order { op: FREE, epoch: 0, args, pages: &[] });
+        hands.wait(ticket)?;
+        lock(&space.state).staging.freed(at);
+        self.core.add_room(HUGE_BYTES.cast_signed());
+        self.core.spaces().iter().for_each(|space| space.kick());
+        Ok(true)
+    }
+
+    // --- moving out
+
+    /// Moves the next candidates to staging. Returns whether any went.
+    fn move_out(&mut self, space: &Arc<Space>, hands: &Hands) -> Result<bool, AgentDied> {
+        Ok(self.choose(space, hands) && self.land(space, hands)? > 0)
+    }
+
+    /// Chooses candidates, gives them slots, and orders the move. Returns whether there were any.
+    fn choose(&mut self, space: &Arc<Space>, hands: &Hands) -> bool {
+        let chosen = self.gather(space);
+        let mut state = lock(&space.state);
+        match chosen {
+            Chosen::Pages(pages) => self.order_pages(&mut state, space, hands, pages),
+            Chosen::Chunk(chunk) => self.order_chunk(&mut state, space, hands, chunk),
+        }
+    }
+
+    /// Looks for candidates: enough of them for an order, or a huge page. Twice round at most: what is passed over the first time
+    /// for being recent is found the second time.
+    fn gather(&mut self, space: &Space) -> Chosen {
+        let mut pages = Vec::new();
+        let mut busy = false;
+        for _ in 0..self.looks(space) {
+            let (Some(range), Some(pagemap)) = (self.next_look(space), space.pagemap.get()) else { break };
+            if pages.last().is_some_and(|last: &Page| last.address() >= range.start) {
+                break; // once round: these were looked at already
+            }
+            self.runs.clear();
+            let most = (CHUNK_PAGES - pages.len()) as u64;
+            let end = pagemap.present(range.clone(), most, &mut self.runs).unwrap_or(range.end);
+            let mut state = lock(&space.state);
+            if let Some(chunk) = self.whole_chunk(&mut state) {
+                if pages.is_empty() {
+                    state.hand = (chunk + 1) * HUGE_BYTES;
+                    return Chosen::Chunk(chunk);
+                }
+                break;
+            }
+            state.hand = end.max(range.start + PAGE_BYTES);
+            for run in &self.runs {
+                for page in run.range.clone().step_by(PAGE_BYTES as usize).map(Page::of) {
+                    if page.index() == 0 || page.address() == run.range.start {
+                        busy = state.pages.is_busy(page);
+                    }
+                    if !busy && state.is_candidate(page) {
+                        pages.push(page);
+                    }
+                }
+            }
+            if pages.len() > CHUNK_PAGES / 2 {
+                break;
+            }
+        }
+        Chosen::Pages(pages)
+    }
+
+    /// Looks that make two rounds.
+    fn looks(&self, space: &Space) -> u64 {
+        let state = lock(&space.state);
+        let looks: u64 = state.armed.iter().map(|range| (range.end - range.start) / LOOK_BYTES + 1).sum();
+        let resident = u64::from(space.resident_pages.load(Ordering::Relaxed)); // Relaxed: an estimate
+        2 * (looks + resident / CHUNK_PAGES as u64 + 1)
+    }
+
+    /// The addresses to look at next.
+    fn next_look(&self, space: &Space) -> Option<Range<u64>> {
+        let mut state = lock(&space.state);
+        state.settle();
+        let range = state.armed.at_or_after(state.hand).or_else(|| {
+            state.hand = 0;
+            state.armed.at_or_after(0)
+        })?;
+        let start = range.start.max(state.hand);
+        Some(start..range.end.min(start + LOOK_BYTES))
+    }
+
+    /// The first chunk that was found, if it is a huge page all of which may be taken.
+    fn whole_chunk(&self, state: &mut State) -> Option<u64> {
+        let run = self.runs.first().filter(|run| run.huge)?;
+        let chunk = run.range.start / HUGE_BYTES;
+        let whole = run.range.start.is_multiple_of(HUGE_BYTES) && run.range.end - run.range.start >= HUGE_BYTES;
+        (whole && may_take(state, chunk)).then_some(chunk)
+    }
+
+    fn order_pages(&self, state: &mut State, space: &Space, hands: &Hands, mut pages: Vec<Page>) -> bool {
+        let Some((first, room)) = state.staging.room() else { return false };
+        // Asked again: the state was unlocked between the looks.
+        pages.retain(|page| state.is_candidate(*page));
+        pages.truncate(room as usize);
+        if pages.is_empty() {
+            return false;
+        }
+        let addresses: Vec<u64> = pages.iter().map(|page| page.address()).collect();
+        let pages = self.give_slots(state, space, first, pages.into_iter());
+        let args = [hands.staged(first), 0, 0, 0];
+        let ticket = hands.give(&Order { op: MOVE_OUT, epoch: hands.epoch(), args, pages: &addresses });
+        state.flight = Some(Flight { ticket, first, pages, kind: FlightKind::Pages });
+        true
+    }
+
+    fn order_chunk(&self, state: &mut State, space: &Space, hands: &Hands, chunk: u64) -> bool {
+        if !may_take(state, chunk) {
+            return false;
+        }
+        let Some(first) = state.staging.whole() else { return false };
+        let pages = self.give_slots(state, space, first, pages_of_chunk(chunk));
+        let args = [hands.staged(first), chunk * HUGE_BYTES, HUGE_BYTES, 0];
+        let ticket = hands.give(&Order { op: MOVE_RANGE, epoch: hands.epoch(), args, pages: &[] });
+        state.flight = Some(Flight { ticket, first, pages, kind: FlightKind::Whole });
+        true
+    }
+
+    /// Gives each page a slot, staged from `first` on.
+    fn give_slots(
+        &self,
+        state: &mut State,
+        space: &Space,
+        first: Staged,
+        pages: impl Iterator<Item = Page>,
+    ) -> Vec<(Page, Slot)> {
+        let mut slots = lock(&self.core.slots);
+        let mut given = Vec::new();
+        for (at, page) in (first.0..).map(Staged).zip(pages) {
+            let slot = slots.stage(space.id, at);
+            state.pages.set(page, slot);
+            given.push((page, slot));
+        }
+        state.staging.hand_out(u32::try_from(given.len()).unwrap_or(u32::MAX));
+        given
+    }
+
+    /// Waits for the end of the move, and takes back the slots of what did not go. Returns the pages that went.
+    fn land(&mut self, space: &Arc<Space>, hands: &Hands) -> Result<usize, AgentDied> {
+        let ticket = lock(&space.state).flight.as_ref().map(|flight| flight.ticket);
+        let Some(ticket) = ticket else { return Ok(0) };
+        let command = hands.wait(ticket)?;
+        let mut state = lock(&space.state);
+        let Some(flight) = state.flight.take() else { return Ok(0) };
+        let counters = &self.core.counters;
+        let (mut moved, mut busy) = (0, Vec::new());
+        for (index, (page, slot)) in flight.pages.iter().enumerate() {
+            let at = Staged(flight.first.0 + u32::try_from(index).unwrap_or(u32::MAX));
+            if flight.moved(hands, index) {
+                state.staging.arrived(at, *slot);
+                moved += 1;
+                continue;
+            }
+            // Acquire is not needed: the command is done.
+            let result =
+                command.results[if flight.kind == FlightKind::Pages { index } else { 0 }].load(Ordering::Relaxed);
+            match result {
+                BUSY => {
+                    busy.push(*page);
+                    counters.refused_busy.add(1);
+                }
+                GONE => counters.refused_gone.add(1),
+                CANCELLED => counters.cancelled.add(1),
+                _ => counters.refused_other.add(1),
+            }
+            self.take_back(&mut state, *page, *slot);
+            state.staging.vacate(at);
+        }
+        busy.chunk_by(|a, b| a.chunk() == b.chunk()).filter(|pages| pages.len() > 8).for_each(|pages| {
+            state.pages.set_busy(pages[0]);
+        });
+        drop(state);
+        self.touch(space, hands, &busy)?;
+        // Relaxed: this thread's own.
+        space.taken.fetch_add(u32::try_from(moved).unwrap_or(0), Ordering::Relaxed);
+        Ok(moved)
+    }
+
+    /// Pages that were shared with a child stay marked as shared when it has gone, until they are written to. If nobody has a share in
+    /// them any more, they are.
+    fn touch(&mut self, space: &Space, hands: &Hands, busy: &[Page]) -> Result<(), AgentDied> {
+        // Relaxed: as of the last look.
+        if busy.len() < CHUNK_PAGES / 8 || space.shares.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let addresses: Vec<u64> = busy.iter().map(|page| page.address()).collect();
+        let ticket = hands.give(&Order { op: TOUCH, epoch: 0, args: [0; 4], pages: &addresses });
+        hands.wait(ticket).map(|_| ())
+    }
+
+    /// A page has not left: its slot is none.
+    fn take_back(&self, state: &mut State, page: Page, slot: Slot) {
+        let mut slots = lock(&self.core.slots);
+        if slots.names(slot) > 0 {
+            if state.pages.slot(page) == Some(slot) {
+                state.pages.clear(page);
+            } else {
+                // Its page was remapped meanwhile.
+                state.pages.clear_slot(slot);
+            }
+            assert!(slots.drop_name(slot) == Dropped::Nothing, "a staged slot is freed by the evictor");
+        }
+        slots.unstage(slot);
+    }
+
+    // --- encoding
+
+    /// Encodes the oldest pages of the quarantine.
+    fn encode(&mut self, space: &Arc<Space>, hands: &Hands) -> Result<Turn, AgentDied> {
+        let oldest = lock(&space.state).staging.oldest(CHUNK_PAGES);
+        let pages = self.still_named(space, oldest);
+        if pages.is_empty() {
+            return Ok(Turn::Progress);
+        }
+        let room = match self.loan.room(LEAST_ROOM) {
+            Ok(room) => room,
+            Err(_) => {
+                lock(&space.state).staging.put_back(&pages);
+                return Ok(Turn::Full);
+            }
+        };
+        let encoded = self.order_encoding(hands, &pages, &room)?;
+        let (entered, stopped) = self.enter(&pages, &encoded);
+        let (done, left) = pages.split_at(entered);
+        self.make_stored(space, done);
+        lock(&space.state).staging.put_back(left);
+        self.core.counters.evicted_pages.add(entered as u64);
+        Ok(if entered == 0 && stopped.is_some() { Turn::Full } else { Turn::Progress })
+    }
+
+    /// Drops the pages that nobody wants any more.
+    fn still_named(&self, space: &Space, pages: Vec<(Staged, Slot)>) -> Vec<(Staged, Slot)> {
+        let mut state = lock(&space.state);
+        let mut slots = lock(&self.core.slots);
+        let (named, abandoned): (Vec<_>, Vec<_>) = pages.into_iter().partition(|(_, slot)| slots.names(*slot) > 0);
+        for (at, slot) in abandoned {
+            slots.unstage(slot);
+            state.staging.vacate(at);
+        }
+        named
+    }
+
+    fn order_encoding(&self, hands: &Hands, pages: &[(Staged, Slot)], room: &Room) -> Result<Vec<Content>, AgentDied> {
+        let region = self.core.store.region(room.region).ok_or(AgentDied)?;
+        hands.tell_region(room.region, region)?;
+        let addresses: Vec<u64> = pages.iter().map(|(at, _)| hands.staged(*at)).collect();
+        let args = [u64::from(room.region), room.offset_bytes, room.len as u64, self.core.policy as u64];
+        let ticket = hands.give(&Order { op: ENCODE, epoch: 0, args, pages: &addresses });
+        let command = hands.wait(ticket)?;
+        // Relaxed, all: the command is done.
+        let done = (command.progress.load(Ordering::Relaxed) as usize).min(pages.len());
+        let content = |index: usize| {
+            let result = command.results[index].load(Ordering::Relaxed); // as above
+            if result == FILLED {
+                return Content::Filled(command.extra[index].load(Ordering::Relaxed)); // as above
+            }
+            let (codec, bytes) = decoded(result);
+            Content::Encoded { codec, bytes }
+        };
+        Ok((0..done).map(content).collect())
+    }
+
+    /// Enters what was encoded. Returns how many pages, and why not more.
+    fn enter(&mut self, pages: &[(Staged, Slot)], encoded: &[Content]) -> (usize, Option<Outcome>) {
+        let blocks: Vec<LentBlock> = pages
+            .iter()
+            .zip(encoded)
+            .map(|((_, slot), content)| LentBlock {
+                object: OBJECT.into(),
+                granule: u64::from(slot.0),
+                content: *content,
+            })
+            .collect();
+        self.loan.enter(&blocks)
+    }
+
+    /// The store has these now: their staging pages are garbage.
+    fn make_stored(&self, space: &Space, pages: &[(Staged, Slot)]) {
+        let mut dead = Vec::new();
+        let mut state = lock(&space.state);
+        let mut slots = lock(&self.core.slots);
+        for (at, slot) in pages {
+            if !slots.store(*slot) {
+                dead.push(*slot);
+            }
+            state.staging.vacate(*at);
+        }
+        drop(slots);
+        drop(state);
+        self.core.flush(dead, Freed::Unnamed);
+    }
+
+    // --- ends
+
+    /// An agent has died under us.
+    fn bury(&self, space: &Arc<Space>) {
+        let program = space.program.get();
+        if program.is_some_and(|program| !program.has_exited()) && !space.is_gone() {
+            self.core.fail_closed(space, "its agent died");
+        }
+        space.end();
+    }
+
+    /// Address spaces whose program has gone: what children still name is encoded, the rest is let go.
+    fn retire(&mut self) {
+        for space in self.core.spaces().iter().filter(|space| space.is_gone()) {
+            if let Some(hands) = space.hands.get() {
+                self.let_go(space);
+                let drained = hands.is_dead() || self.drain(space, hands) != Ok(Turn::Full);
+                if !drained {
+                    continue;
+                }
+                hands.kill();
+            } else {
+                self.let_go(space);
+            }
+            self.core.remove(space.id);
+        }
+    }
+
+    fn let_go(&self, space: &Space) {
+        let mut dropped = Vec::new();
+        lock(&space.state).pages.forget(Page(0)..Page(u64::MAX / PAGE_BYTES), |_, slot| dropped.push(slot));
+        self.core.drop_names(&dropped);
+    }
+
+    /// Encodes what is staged and still named, by children.
+    fn drain(&mut self, space: &Arc<Space>, hands: &Hands) -> Result<Turn, AgentDied> {
+        while lock(&space.state).staging.waiting() > 0 {
+            if self.encode(space, hands)? == Turn::Full {
+                return Ok(Turn::Full);
+            }
+        }
+        Ok(Turn::Nothing)
+    }
+}
+
+fn is_worth_it(space: &Space) -> bool {
+    // Relaxed: an estimate.
+    space.resident_pages.load(Ordering::Relaxed) >= SMALL_PAGES || lock(&space.state).staging.waiting() > 0
+}
+
+fn pages_of_chunk(chunk: u64) -> impl Iterator<Item = Page> {
+    (0..CHUNK_PAGES).map(move |index| Page::in_chunk(chunk, index))
+}
+
+/// Whether every page of a chunk may be taken.
+fn may_take(state: &mut State, chunk: u64) -> bool {
+    pages_of_chunk(chunk).all(|page| state.is_candidate(page))
+}

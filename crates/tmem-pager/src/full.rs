@@ -1,0 +1,76 @@
+//! What happens when the limit cannot hold: nothing more can be taken, and the store takes no more.
+
+use core::sync::atomic::Ordering;
+
+use rustix::process::Signal;
+
+use crate::core::Core;
+use crate::options::OnFull;
+
+/// Whether it has happened, and what was done.
+#[derive(Debug, Default)]
+pub(crate) struct Full {
+    told: bool,
+    /// The limit under which the programs were stopped.
+    stopped: Option<u64>,
+}
+
+impl Full {
+    /// Nothing can be freed, and the limit is passed.
+    pub(crate) fn happened(&mut self, core: &Core) {
+        if self.stopped.is_some_and(|limit| limit != core.limit()) {
+            self.go_on(core);
+            return;
+        }
+        if self.told {
+            return;
+        }
+        self.told = true;
+        let limit = core.limit() >> 20;
+        let used = (core.limit().cast_signed() - core.room()).max(0) >> 20;
+        let full = format!("the limit of {limit} MiB cannot hold: {used} MiB are needed even compressed");
+        match core.on_full {
+            OnFull::Stop => {
+                self.stopped = Some(core.limit());
+                let pid = core.spaces().iter().find_map(|space| Some(space.program.get()?.pid)).unwrap_or(0);
+                core.note(format!(
+                    "{full}. The program is stopped; nothing is lost. To go on: tmem limit {pid} {}M",
+                    (limit * 3 / 2).max(used.cast_unsigned() * 5 / 4)
+                ));
+                signal_all(core, Signal::STOP);
+            }
+            OnFull::Kill => {
+                core.note(format!("{full}. The program was killed, as --on-full=kill asks"));
+                signal_all(core, Signal::KILL);
+            }
+            OnFull::Exceed => {
+                core.note(format!("{full}. The program goes on above the limit, as --on-full=exceed asks"));
+                core.exceeding.store(true, Ordering::Relaxed); // Relaxed: noticed at some time
+                core.spaces().iter().for_each(|space| space.kick());
+            }
+        }
+    }
+
+    /// There is room again.
+    pub(crate) fn recovered(&mut self, core: &Core) {
+        if self.stopped.is_some() {
+            self.go_on(core);
+        }
+        self.told = false;
+        core.exceeding.store(false, Ordering::Relaxed); // Relaxed: noticed at some time
+    }
+
+    fn go_on(&mut self, core: &Core) {
+        core.note("the program goes on".to_owned());
+        signal_all(core, Signal::CONT);
+        *self = Self::default();
+    }
+}
+
+fn signal_all(core: &Core, signal: Signal) {
+    for space in core.spaces() {
+        if let Some(program) = space.program.get() {
+            let _ = program.life.kill(signal);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The monitor as the command holds it.
+
+use core::sync::atomic::Ordering;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+use tmem::{ClientOptions, PoolOptions, Store, StoreError, StoreOptions};
+use tmem_agent::protocol::PAGE_BYTES;
+
+use crate::core::Core;
+use crate::hands::Hands;
+use crate::options::Options;
+use crate::report::{FaultTimes, LeftAlone, Live, Refused, Report};
+use crate::{door, evictor, lock, watch};
+
+/// A monitor could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum MonitorError {
+    /// The store could not be made.
+    #[error("cannot make the store: {0}")]
+    Store(#[from] StoreError),
+    /// The kernel does not tell what is resident.
+    #[error("cannot read /proc: {0}")]
+    Proc(#[from] std::io::Error),
+}
+
+/// Owns the store, and serves a tree of programs.
+#[derive(Debug)]
+pub struct Monitor {
+    core: Arc<Core>,
+}
+
+impl Monitor {
+    /// Starts its threads. `listener` is a listening `SOCK_SEQPACKET` socket: programs connect to it by name.
+    ///
+    /// # Errors
+    /// [`MonitorError`].
+    pub fn start(options: &Options, listener: OwnedFd) -> Result<Self, MonitorError> {
+        let budget = usize::try_from(options.limit_bytes.max(16 << 20)).unwrap_or(usize::MAX);
+        let store = Store::new(StoreOptions::with_budget(budget))?;
+        let client = store.client(ClientOptions::named("tmem run"));
+        let pool = client.create_pool(PoolOptions::persistent().policy(options.policy))?;
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let device = rustix::fs::open("/dev/userfaultfd", flags, Mode::empty()).ok();
+        let core = Arc::new(Core::new(options, store, pool, device));
+        watch::start(&core)?;
+        evictor::start(&core);
+        door::start(&core, listener);
+        Ok(Self { core })
+    }
+
+    /// This moment.
+    #[must_use]
+    pub fn live(&self) -> Live {
+        let core = &self.core;
+        let stored_bytes = lock(&core.slots).stored() as u64 * PAGE_BYTES;
+        let store_bytes = core.store.memory().used as u64;
+        Live {
+            resident_bytes: core.counters.resident_now.get(),
+            stored_bytes,
+            store_bytes,
+            density: ratio(stored_bytes, store_bytes),
+            faults: core.counters.faults.get(),
+            limit_bytes: core.limit(),
+            processes: u32::try_from(core.spaces().len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// From the start until now.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let counters = &self.core.counters;
+        let agents: u64 =
+            self.core.spaces().iter().filter_map(|space| space.hands.get()).map(Hands::copied_bytes).sum();
+        let time = |share| counters.latency.percentile_us(share);
+        Report {
+            limit_bytes: self.core.limit(),
+            wanted_peak_bytes: counters.wanted_peak.get(),
+            given_peak_bytes: counters.given_peak.get(),
+            resident_peak_bytes: counters.resident_peak.get(),
+            store_peak_bytes: counters.store_peak.get(),
+            density: counters.density.get() as f64 / 1000.0,
+            faults: counters.faults.get(),
+            fault_us: FaultTimes { p50: time(0.5), p99: time(0.99), p999: time(0.999) },
+            stalled_s: counters.stalled_ns.get() as f64 / 1e9,
+            evicted_bytes: counters.evicted_pages.get() * PAGE_BYTES,
+            copied_bytes: counters.copied_bytes.get() + agents,
+            huge_pages_restored: counters.huge_restored.get(),
+            processes: counters.processes.get(),
+            managed_processes: counters.managed.get(),
+            unmanaged_processes: counters.unmanaged.get(),
+            left_alone_bytes: LeftAlone { shared: counters.shared_bytes.get(), ..LeftAlone::default() },
+            evictions_refused: Refused {
+                busy: counters.refused_busy.get(),
+                gone: counters.refused_gone.get(),
+                cancelled: counters.cancelled.get(),
+                by_kernel: counters.refused_other.get(),
+            },
+            ..Report::default()
+        }
+    }
+
+    /// What people are to be told, since the last call.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        self.core.take_notes()
+    }
+
+    /// Changes the limit; returns the old one.
+    #[must_use]
+    pub fn set_limit(&self, bytes: u64) -> u64 {
+        self.core.set_limit(bytes)
+    }
+
+    /// Address spaces that still live.
+    #[must_use]
+    pub fn managed(&self) -> usize {
+        self.core.spaces().iter().filter(|space| !space.is_gone()).count()
+    }
+
+    /// Ends the threads, at their next turn.
+    pub fn stop(self) {
+        self.core.stopping.store(true, Ordering::Relaxed); // Relaxed: noticed at some time
+        self.core.spaces().iter().for_each(|space| space.kick());
+    }
+}
+
+fn ratio(bytes: u64, per: u64) -> f64 {
+    if per == 0 { 0.0 } else { bytes as f64 / per as f64 }
+}

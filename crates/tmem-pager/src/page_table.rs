@@ -1,0 +1,265 @@
+//! What the monitor knows of the pages of one address space.
+//!
+//! A page either has a slot (it was evicted: the kernel has nothing there) or it has none: it is resident, or was never
+//! touched, and the kernel alone knows which. Beside that two bits a page:
+//! - *recent*: the page came back, or was first given, since the hand of the evictor last passed. It passes once more.
+//! - *unsettled*: the program has asked the kernel to discard the page (`MADV_DONTNEED`, `MADV_FREE`), and the kernel tells us before
+//!   it does so. Until the page comes through us again it must not be evicted: what was taken away before the discarding would
+//!   come back afterwards.
+
+use core::ops::Range;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::slots::Slot;
+use crate::units::{CHUNK_PAGES, Page};
+
+/// How long a chunk whose pages could not be moved is left alone.
+const BUSY: Duration = Duration::from_millis(100);
+const BIT_WORDS: usize = CHUNK_PAGES / 64;
+
+#[derive(Debug, Clone)]
+struct Chunk {
+    /// Slot numbers; 0 is none.
+    slots: [u32; CHUNK_PAGES],
+    /// Slots that are not 0.
+    count: usize,
+    recent: [u64; BIT_WORDS],
+    unsettled: [u64; BIT_WORDS],
+    /// Until when nothing of it can be moved, most likely: it was pinned or shared with a child when it was tried.
+    busy: Option<Instant>,
+}
+
+impl Chunk {
+    const EMPTY: Self =
+        Self { slots: [0; CHUNK_PAGES], count: 0, recent: [0; BIT_WORDS], unsettled: [0; BIT_WORDS], busy: None };
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub(crate) struct PageTable {
+    chunks: BTreeMap<u64, Box<Chunk>>,
+}
+
+impl PageTable {
+    /// The slot of a page.
+    pub(crate) fn slot(&self, page: Page) -> Option<Slot> {
+        let number = self.chunks.get(&page.chunk())?.slots[page.index()];
+        (number != 0).then_some(Slot(number))
+    }
+
+    /// The first of some pages that has no slot.
+    pub(crate) fn first_without_slot(&self, pages: Range<Page>) -> Option<Page> {
+        (pages.start.0..pages.end.0).map(Page).find(|page| self.slot(*page).is_none())
+    }
+
+    /// Gives a page that has none a slot.
+    pub(crate) fn set(&mut self, page: Page, slot: Slot) {
+        let chunk = self.chunk(page);
+        let entry = &mut chunk.slots[page.index()];
+        assert_eq!(*entry, 0, "{page:?} has a slot");
+        *entry = slot.0;
+        chunk.count += 1;
+    }
+
+    /// Takes the slot of a page away.
+    pub(crate) fn clear(&mut self, page: Page) -> Option<Slot> {
+        let chunk = self.chunks.get_mut(&page.chunk())?;
+        let number = core::mem::take(&mut chunk.slots[page.index()]);
+        chunk.count -= usize::from(number != 0);
+        (number != 0).then_some(Slot(number))
+    }
+
+    /// Forgets everything about some pages, and tells their slots.
+    pub(crate) fn forget(&mut self, pages: Range<Page>, mut each: impl FnMut(Page, Slot)) {
+        let numbers: Vec<u64> = self.chunks.range(chunks_of(&pages)).map(|(number, _)| *number).collect();
+        for number in numbers {
+            let inside = indexes(&pages, number);
+            let Some(chunk) = self.chunks.get_mut(&number) else { continue };
+            for index in inside.clone() {
+                let slot = core::mem::take(&mut chunk.slots[index]);
+                set_bit(&mut chunk.recent, index, false);
+                set_bit(&mut chunk.unsettled, index, false);
+                if slot != 0 {
+                    chunk.count -= 1;
+                    each(Page::in_chunk(number, index), Slot(slot));
+                }
+            }
+            if inside.len() == CHUNK_PAGES {
+                self.chunks.remove(&number);
+            }
+        }
+    }
+
+    /// Moves what is known of some pages to other addresses, of which nothing is known (it was forgotten before).
+    pub(crate) fn relocate(&mut self, pages: Range<Page>, to: Page) {
+        let mut moved = Vec::new();
+        let first = pages.start;
+        self.forget(pages, |page, slot| moved.push((Page(to.0 + (page.0 - first.0)), slot)));
+        for (page, slot) in moved {
+            self.set(page, slot);
+            self.set_recent(page);
+        }
+    }
+
+    /// A copy for a child made by `fork`; `keep` is asked for each slot.
+    pub(crate) fn fork(&self, mut keep: impl FnMut(Page, Slot) -> bool) -> Self {
+        let mut child = Self::default();
+        for (number, chunk) in self.chunks.iter().filter(|(_, chunk)| chunk.count > 0) {
+            let mut copy = Box::new(Chunk::EMPTY);
+            for (index, slot) in chunk.slots.iter().enumerate().filter(|(_, slot)| **slot != 0) {
+                if keep(Page::in_chunk(*number, index), Slot(*slot)) {
+                    copy.slots[index] = *slot;
+                    copy.count += 1;
+                }
+            }
+            child.chunks.insert(*number, copy);
+        }
+        child
+    }
+
+    /// Takes `slot` away from whatever page has it. Looks at every page: for what happens rarely.
+    pub(crate) fn clear_slot(&mut self, slot: Slot) -> Option<Page> {
+        for (number, chunk) in &mut self.chunks {
+            if let Some(index) = chunk.slots.iter().position(|entry| *entry == slot.0) {
+                chunk.slots[index] = 0;
+                chunk.count -= 1;
+                return Some(Page::in_chunk(*number, index));
+            }
+        }
+        None
+    }
+
+    /// The page has come through us: it is recent, and settled.
+    pub(crate) fn set_recent(&mut self, page: Page) {
+        let chunk = self.chunk(page);
+        set_bit(&mut chunk.recent, page.index(), true);
+        set_bit(&mut chunk.unsettled, page.index(), false);
+    }
+
+    /// The program has asked for some pages to be discarded.
+    pub(crate) fn unsettle(&mut self, pages: Range<Page>) {
+        for number in chunks_of(&pages) {
+            let inside = indexes(&pages, number);
+            let chunk = self.chunks.entry(number).or_insert_with(|| Box::new(Chunk::EMPTY));
+            inside.for_each(|index| set_bit(&mut chunk.unsettled, index, true));
+        }
+    }
+
+    /// Enough time has gone by for all discarding to be over.
+    pub(crate) fn settle(&mut self) {
+        self.chunks.values_mut().for_each(|chunk| chunk.unsettled = [0; BIT_WORDS]);
+    }
+
+    /// Whether the evictor may take a page, as far as the table knows; if it is recent, not this time.
+    pub(crate) fn is_candidate(&mut self, page: Page) -> bool {
+        let Some(chunk) = self.chunks.get_mut(&page.chunk()) else { return true };
+        let index = page.index();
+        let recent = bit(&chunk.recent, index);
+        set_bit(&mut chunk.recent, index, false);
+        !recent && !bit(&chunk.unsettled, index) && chunk.slots[index] == 0
+    }
+
+    /// Pages of the chunk could not be moved: it is left alone for a while.
+    pub(crate) fn set_busy(&mut self, page: Page) {
+        self.chunk(page).busy = Some(Instant::now() + BUSY);
+    }
+
+    /// Whether the chunk of a page is left alone.
+    pub(crate) fn is_busy(&mut self, page: Page) -> bool {
+        let Some(chunk) = self.chunks.get_mut(&page.chunk()) else { return false };
+        if chunk.busy.is_some_and(|until| until <= Instant::now()) {
+            chunk.busy = None;
+        }
+        chunk.busy.is_some()
+    }
+
+    fn chunk(&mut self, page: Page) -> &mut Chunk {
+        self.chunks.entry(page.chunk()).or_insert_with(|| Box::new(Chunk::EMPTY))
+    }
+}
+
+fn chunks_of(pages: &Range<Page>) -> Range<u64> {
+    pages.start.chunk()..pages.end.0.div_ceil(CHUNK_PAGES as u64)
+}
+
+/// The part of a chunk that lies in a range of pages.
+fn indexes(pages: &Range<Page>, chunk: u64) -> Range<usize> {
+    let first = Page::in_chunk(chunk, 0);
+    let start = if pages.start > first { pages.start.index() } else { 0 };
+    let last = Page::in_chunk(chunk, CHUNK_PAGES);
+    let end = if pages.end < last { pages.end.index() } else { CHUNK_PAGES };
+    start..end
+}
+
+fn bit(words: &[u64; BIT_WORDS], index: usize) -> bool {
+    words[index / 64] >> (index % 64) & 1 == 1
+}
+
+fn set_bit(words: &mut [u64; BIT_WORDS], index: usize, value: bool) {
+    let mask = 1 << (index % 64);
+    if value { words[index / 64] |= mask } else { words[index / 64] &= !mask }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(slots: &[(u64, u32)]) -> PageTable {
+        let mut table = PageTable::default();
+        slots.iter().for_each(|(page, slot)| table.set(Page(*page), Slot(*slot)));
+        table
+    }
+
+    #[test]
+    fn forgetting_tells_the_slots_of_the_range_and_no_others() {
+        let mut table = table(&[(511, 1), (512, 2), (1023, 3), (1024, 4), (5000, 5)]);
+        let mut told = Vec::new();
+        table.forget(Page(512)..Page(1024), |page, slot| told.push((page.0, slot.0)));
+        assert_eq!(told, [(512, 2), (1023, 3)]);
+        assert_eq!(table.slot(Page(511)), Some(Slot(1)));
+        assert_eq!(table.slot(Page(1024)), Some(Slot(4)));
+        assert_eq!(table.slot(Page(512)), None);
+    }
+
+    #[test]
+    fn relocating_keeps_slots_at_odd_distances() {
+        let mut table = table(&[(10, 1), (700, 2)]);
+        table.relocate(Page(0)..Page(1000), Page(12345));
+        assert_eq!(table.slot(Page(12355)), Some(Slot(1)));
+        assert_eq!(table.slot(Page(13045)), Some(Slot(2)));
+        assert_eq!(table.slot(Page(10)), None);
+    }
+
+    #[test]
+    fn a_recent_page_is_passed_once() {
+        let mut table = PageTable::default();
+        assert!(table.is_candidate(Page(3)));
+        table.set_recent(Page(3));
+        assert!(!table.is_candidate(Page(3)));
+        assert!(table.is_candidate(Page(3)));
+    }
+
+    #[test]
+    fn an_unsettled_page_stays_until_it_came_through_us() {
+        let mut table = PageTable::default();
+        table.unsettle(Page(3)..Page(4));
+        assert!(!table.is_candidate(Page(3)));
+        assert!(!table.is_candidate(Page(3)));
+        table.set_recent(Page(3));
+        assert!(!table.is_candidate(Page(3)));
+        assert!(table.is_candidate(Page(3)));
+        table.unsettle(Page(3)..Page(4));
+        table.settle();
+        assert!(table.is_candidate(Page(3)));
+    }
+
+    #[test]
+    fn a_forked_table_has_the_slots_that_were_kept() {
+        let table = table(&[(1, 1), (2, 2), (600, 3)]);
+        let child = table.fork(|_, slot| slot.0 != 2);
+        assert_eq!(child.slot(Page(1)), Some(Slot(1)));
+        assert_eq!(child.slot(Page(2)), None);
+        assert_eq!(child.slot(Page(600)), Some(Slot(3)));
+    }
+}

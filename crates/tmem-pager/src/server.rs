@@ -1,0 +1,361 @@
+//! The server of an address space: reads its userfaultfd, applies events, gives pages.
+//!
+//! A fault on a page with a slot is answered with the slot's bytes, any other with zeros: whatever is registered and has no slot was
+//! never touched or was discarded. That this is known for certain rests on the kernel: while an event has not been
+//! read, or its cause is not over, it refuses to fill anything (`EAGAIN`), so no fault is answered out of date.
+//!
+//! A fault that cannot be answered now is *parked*: the kernel said `EAGAIN`, or there is no room under the limit. The server never
+//! waits for room itself, since the evictor may need it to read events.
+
+use core::ops::Range;
+use core::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use tmem_agent::protocol::PAGE_BYTES;
+use tmem_sys::{Event, Userfaultfd, Wake};
+
+use crate::core::Core;
+use crate::hands::Hands;
+use crate::intervals::Intervals;
+use crate::slots::{Place, Slot};
+use crate::space::{Fault, Space, State};
+use crate::units::Page;
+use crate::{lock, read};
+
+const PAGE: usize = PAGE_BYTES as usize;
+/// Pages that are given at once, at most, if faults come in order: larger pieces are the agent's to move.
+const WINDOW: usize = 15;
+/// How soon a fault is tried again that the kernel could not let us answer.
+const AGAIN: Duration = Duration::from_micros(50);
+/// How soon a fault that waits for room is tried again, should nobody tell.
+const NO_ROOM: Duration = Duration::from_millis(5);
+
+/// How a fault ended, or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Given,
+    /// The address space is changing.
+    Again,
+    /// There is no room.
+    Full,
+    /// The address space has gone.
+    Gone,
+    /// See [`Core::fail_closed`].
+    Wrong(&'static str),
+}
+
+/// The thread's own belongings.
+struct Server {
+    core: Arc<Core>,
+    space: Arc<Space>,
+    buffer: Vec<u8>,
+    zeros: Vec<u8>,
+    parked: Vec<Fault>,
+    /// The page after the last one given, and how many were given at once.
+    expected: Page,
+    window: usize,
+}
+
+/// Starts the server of an address space, unless it has one.
+pub(crate) fn start(core: &Arc<Core>, space: &Arc<Space>) {
+    if space.served.swap(true, Ordering::AcqRel) {
+        return; // AcqRel: one caller finds false
+    }
+    let server = Server {
+        core: Arc::clone(core),
+        space: Arc::clone(space),
+        buffer: vec![0; WINDOW * PAGE],
+        zeros: vec![0; WINDOW * PAGE],
+        parked: Vec::new(),
+        expected: Page(0),
+        window: 1,
+    };
+    crate::spawn("server", move || server.run());
+}
+
+/// What a program keeps from its children.
+fn withheld(hands: Option<&Hands>) -> Intervals {
+    let mut withheld = Intervals::default();
+    let ranges = hands.and_then(|hands| tmem_sys::withheld_from_children(hands.pid).ok());
+    ranges.into_iter().flatten().for_each(|range| withheld.insert(range));
+    withheld
+}
+
+impl Server {
+    fn run(mut self) {
+        let mut events = Vec::new();
+        while !self.space.is_gone() && !self.core.is_stopping() {
+            self.wait();
+            events.clear();
+            let faults = match self.take_events(&mut events) {
+                Ok(faults) => faults,
+                Err(why) => return self.core.fail_closed(&self.space, why),
+            };
+            self.parked.extend(faults);
+            for fault in core::mem::take(&mut self.parked) {
+                match self.answer(fault) {
+                    Answer::Given => self.count(fault),
+                    Answer::Again => self.parked.push(fault),
+                    Answer::Full => {
+                        self.parked.push(fault);
+                        self.core.hunger();
+                    }
+                    Answer::Gone => return self.space.end(),
+                    Answer::Wrong(why) => return self.core.fail_closed(&self.space, why),
+                }
+            }
+        }
+    }
+
+    /// Waits for something to do.
+    fn wait(&self) {
+        let time = match self.parked.is_empty() {
+            true => None,
+            false if self.core.must_wait() => Some(NO_ROOM),
+            false => Some(AGAIN),
+        };
+        let time = time.map(|time| Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) });
+        let mut fds = [PollFd::new(&self.space.faults, PollFlags::IN), PollFd::new(&self.space.kick, PollFlags::IN)];
+        let _ = poll(&mut fds, time.as_ref());
+        if fds[1].revents().contains(PollFlags::IN) {
+            let _ = rustix::io::read(&self.space.kick, &mut [0; 8]);
+        }
+    }
+
+    /// Reads what is there and applies it, under the gate; faults are left to be answered.
+    fn take_events(&mut self, events: &mut Vec<Event>) -> Result<Vec<Fault>, &'static str> {
+        let hands = self.space.hands.get();
+        let gate = hands.map(Hands::gate);
+        let mut state = lock(&self.space.state);
+        match self.space.faults.read_events(events) {
+            Ok(()) | Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => return Err("its page faults cannot be read"),
+        }
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let share = |slot| lock(&self.core.slots).share(slot);
+        let effects = state.apply(hands, core::mem::take(events), share, || withheld(hands));
+        drop(state);
+        if let Some(gate) = gate.as_ref().filter(|_| effects.changed) {
+            gate.changed();
+        }
+        drop(gate);
+        for (child, state) in effects.children {
+            self.adopt(child, state);
+        }
+        self.core.drop_names(&effects.dropped);
+        Ok(effects.faults)
+    }
+
+    /// A child was forked: it gets a number, which it reads from its tripwire, and a server.
+    fn adopt(&self, faults: Userfaultfd, state: State) {
+        let core = &self.core;
+        let Ok(kick) = crate::event_fd() else {
+            core.note("a forked process could not be served: out of descriptors".to_owned());
+            return;
+        };
+        let child = Arc::new(Space::new(core.new_id(), faults, state, kick));
+        child.tripwire.store(self.space.tripwire.load(Ordering::Relaxed), Ordering::Relaxed); // one thread so far
+        core.add(&child);
+        start(core, &child);
+    }
+
+    fn answer(&mut self, fault: Fault) -> Answer {
+        let space = Arc::clone(&self.space);
+        let mut state = lock(&space.state);
+        if fault.page.address() == space.tripwire.load(Ordering::Relaxed) {
+            return self.give_birth_number(fault.page); // Relaxed: set before the server was started
+        }
+        match state.pages.slot(fault.page) {
+            Some(slot) => self.restore(state, fault, slot),
+            None => self.fill(&mut state, fault),
+        }
+    }
+
+    fn give_birth_number(&mut self, page: Page) -> Answer {
+        self.zeros[..8].copy_from_slice(&self.space.id.0.to_le_bytes());
+        let copied = self.space.faults.copy(page.address(), &self.zeros[..PAGE], Wake::Yes);
+        self.zeros[..8].fill(0);
+        self.outcome(page, copied.map_err(|partial| partial.errno), true)
+    }
+
+    /// Gives a page its bytes back.
+    fn restore(&mut self, mut state: std::sync::MutexGuard<'_, State>, fault: Fault, slot: Slot) -> Answer {
+        if self.must_wait(fault) {
+            return Answer::Full;
+        }
+        let space = Arc::clone(&self.space);
+        let place = lock(&self.core.slots).place(slot);
+        if let Place::Staged(owner, at) = place
+            && owner == space.id
+            && let (Some(flight), Some(hands)) = (&state.flight, space.hands.get())
+            && flight.has_moved(hands, at) == Some(false)
+        {
+            // It has not left yet: the fault is out of date.
+            return self.wake(fault.page);
+        }
+        if let Err(why) = self.fetch(slot) {
+            return why;
+        }
+        let copied = space.faults.copy(fault.page.address(), &self.buffer[..PAGE], Wake::Yes);
+        let answer = self.outcome(fault.page, copied.map_err(|partial| partial.errno), false);
+        if answer != Answer::Given || state.pages.clear(fault.page).is_none() {
+            return answer;
+        }
+        state.pages.set_recent(fault.page);
+        let mut dropped = vec![slot];
+        self.core.counters.restored_pages.add(1);
+        self.core.add_room(-(PAGE as i64));
+        self.go_on(fault.page);
+        if self.window > 1 {
+            self.restore_ahead(&mut state, fault.page, &mut dropped);
+        }
+        drop(state);
+        self.core.drop_names(&dropped);
+        Answer::Given
+    }
+
+    /// The pages after one that was restored, if they are stored too. Whoever waits for one of them already is woken.
+    fn restore_ahead(&mut self, state: &mut State, page: Page, dropped: &mut Vec<Slot>) {
+        let mut found = Vec::new();
+        let mut next = page.next();
+        while found.len() + 1 < self.window {
+            let Some(slot) = state.pages.slot(next) else { break };
+            if lock(&self.core.slots).place(slot) != Place::Stored {
+                break;
+            }
+            let into = &mut self.buffer[found.len() * PAGE..][..PAGE];
+            if self.core.get(slot, into).is_err() {
+                break; // told when it is asked for
+            }
+            found.push(slot);
+            next = next.next();
+        }
+        let bytes = &self.buffer[..found.len() * PAGE];
+        if bytes.is_empty() {
+            return;
+        }
+        let done = match self.space.faults.copy(page.next().address(), bytes, Wake::Yes) {
+            Ok(()) => bytes.len(),
+            Err(partial) => partial.done_bytes,
+        };
+        for (page, slot) in (page.0 + 1..).map(Page).zip(&found[..done / PAGE]) {
+            state.pages.clear(page);
+            state.pages.set_recent(page);
+            dropped.push(*slot);
+        }
+        self.expected = Page(self.expected.0 + (done / PAGE) as u64);
+        self.core.counters.restored_pages.add((done / PAGE) as u64);
+        self.core.add_room(-(done.cast_signed() as i64));
+    }
+
+    /// Gives a page of zeros; more of them if pages are written in order.
+    fn fill(&mut self, state: &mut State, fault: Fault) -> Answer {
+        let page = fault.page;
+        if !fault.write {
+            // The kernel's page of zeros: takes no memory until it is written to.
+            let zeroed = self.space.faults.zero(page.bytes(1), Wake::Yes);
+            return self.outcome(page, zeroed.map_err(|partial| partial.errno), true);
+        }
+        if self.must_wait(fault) {
+            return Answer::Full;
+        }
+        self.go_on(page);
+        let mut count = 1;
+        let armed = state.armed_from(page).unwrap_or(page.bytes(1));
+        let ahead: Range<u64> = page.0..(page.0 + self.window as u64).min(Page::of(armed.end).0);
+        for next in ahead.skip(1) {
+            if state.pages.slot(Page(next)).is_some() {
+                break;
+            }
+            count += 1;
+        }
+        let (done, error) = match self.space.faults.copy(page.address(), &self.zeros[..count * PAGE], Wake::Yes) {
+            Ok(()) => (count, Ok(())),
+            Err(partial) if partial.done_bytes > 0 => (partial.done_bytes / PAGE, Ok(())),
+            Err(partial) => (0, Err(partial.errno)),
+        };
+        for done in 0..done as u64 {
+            state.pages.set_recent(Page(page.0 + done));
+        }
+        self.expected = Page(page.0 + done.max(1) as u64);
+        self.core.counters.filled_pages.add(done as u64);
+        self.core.add_room(-((done * PAGE) as i64));
+        self.outcome(page, error, true)
+    }
+
+    /// Whether a fault waits for room. The agent never does: the evictor waits for it.
+    fn must_wait(&self, fault: Fault) -> bool {
+        self.core.must_wait() && self.space.hands.get().is_none_or(|hands| hands.pid != fault.thread)
+    }
+
+    /// Notes that `page` is being given, and whether that was to be expected.
+    fn go_on(&mut self, page: Page) {
+        self.window = if page == self.expected { (self.window * 2).min(WINDOW) } else { 1 };
+        self.expected = page.next();
+    }
+
+    /// Reads a slot's bytes into the start of the buffer.
+    fn fetch(&mut self, slot: Slot) -> Result<(), Answer> {
+        loop {
+            let place = lock(&self.core.slots).place(slot);
+            let Place::Staged(owner, _) = place else {
+                let stored = self.core.get(slot, &mut self.buffer[..PAGE]);
+                return stored.map_err(|outcome| {
+                    self.core.note(format!("the store's answer was: {outcome:?}"));
+                    Answer::Wrong("a page did not come back from the store")
+                });
+            };
+            let Some(owner) = self.core.space(owner) else {
+                if lock(&self.core.slots).place(slot) == place {
+                    return Err(Answer::Wrong("a staged page went with its owner"));
+                }
+                continue; // its owner ended, and stored it before
+            };
+            // While this is held, what is staged stays where it is.
+            let _reading = read(&owner.reading);
+            let Place::Staged(_, at) = lock(&self.core.slots).place(slot) else { continue };
+            let Some(hands) = owner.hands.get() else { return Err(Answer::Wrong("a staged page has no owner")) };
+            let bytes = &mut self.buffer[..PAGE];
+            self.core.counters.rescued_pages.add(1);
+            self.core.counters.copied_bytes.add(PAGE_BYTES);
+            return match tmem_sys::read_memory(hands.pid, hands.staged(at), bytes) {
+                Ok(PAGE) => Ok(()),
+                _ => Err(Answer::Wrong("a staged page cannot be read")),
+            };
+        }
+    }
+
+    fn wake(&self, page: Page) -> Answer {
+        let woken = self.space.faults.wake(page.bytes(1));
+        if woken.is_ok() { Answer::Given } else { Answer::Gone }
+    }
+
+    /// What the kernel's answer means for the fault.
+    fn outcome(&self, page: Page, done: Result<(), Errno>, may_exist: bool) -> Answer {
+        match done {
+            Ok(()) => Answer::Given,
+            Err(Errno::AGAIN) => Answer::Again,
+            // Somebody else's fault brought it, but the thread may still be asleep.
+            Err(Errno::EXIST) if may_exist => self.wake(page),
+            Err(Errno::EXIST) => Answer::Wrong("an evicted page was there"),
+            // The mapping has gone: whoever waits gets what the kernel has for them.
+            Err(Errno::NOENT) => self.wake(page),
+            Err(Errno::SRCH) => Answer::Gone,
+            Err(Errno::NOMEM) => Answer::Again,
+            Err(_) => Answer::Wrong("the kernel refused a page"),
+        }
+    }
+
+    fn count(&self, fault: Fault) {
+        let time = fault.since.elapsed();
+        let counters = &self.core.counters;
+        counters.faults.add(1);
+        counters.latency.add(time);
+        counters.stalled_ns.add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    }
+}

@@ -1,0 +1,302 @@
+//! One address space: what is known of it, and what events change in it.
+//!
+//! # Who does what
+//! Its *server* ([`crate::server`]), a thread, reads its userfaultfd, applies events and serves faults. The *evictor* takes its
+//! pages away. Both change [`State`] under its lock.
+//!
+//! # Locks, outermost first
+//! gate (of the agent; only its server takes it) > state > reading (of any address space) > slots. The evictor never takes a gate, and waits for
+//! an agent without any lock. No lock of one address space's state is held while another's is taken, but for a
+//! child's that nobody else knows yet.
+//!
+//! # A move under way
+//! Pages get their slots before the agent is told to move them, so a fault always finds them. Until the evictor has seen the
+//! results ([`Flight`]), whether a page is at its address or in staging is told by the command's own results, which are written
+//! before the agent lets the gate go. Cancelled moves lose their slots.
+//!
+//! # Staged pages of another address space
+//! A fork child's slots may lie in its parent's staging area. Whoever reads staging holds `reading`; the evictor takes
+//! it for writing, for a moment, between making slots stored and giving their staging memory back.
+
+use core::ops::Range;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, OnceLock, RwLock};
+use std::time::{Duration, Instant};
+
+use tmem_agent::protocol::MOVED;
+use tmem_sys::{Event, Pagemap, Pidfd, Userfaultfd};
+
+use crate::hands::{Hands, Ticket};
+use crate::intervals::Intervals;
+use crate::page_table::PageTable;
+use crate::slots::{Slot, Staged};
+use crate::staging::Staging;
+use crate::units::{Page, pages_of};
+
+/// Number of an address space; a fork child learns its own from its tripwire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct SpaceId(pub(crate) u64);
+
+/// How long after a program has asked for pages to be discarded the kernel may still be at it.
+const DISCARDING: Duration = Duration::from_secs(1);
+
+/// The process that runs in an address space.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) pid: u32,
+    pub(crate) life: Pidfd,
+}
+
+impl Program {
+    pub(crate) fn has_exited(&self) -> bool {
+        self.life.has_exited().unwrap_or(true)
+    }
+}
+
+/// One address space.
+#[derive(Debug)]
+pub(crate) struct Space {
+    pub(crate) id: SpaceId,
+    pub(crate) faults: Userfaultfd,
+    /// Who takes pages from it. None yet, or never: a child made by a bare `clone` is served and nothing more.
+    pub(crate) hands: OnceLock<Hands>,
+    pub(crate) program: OnceLock<Program>,
+    pub(crate) pagemap: OnceLock<Pagemap>,
+    /// Address of the page that tells a fork child its number; 0: not known yet.
+    pub(crate) tripwire: AtomicU64,
+    pub(crate) state: Mutex<State>,
+    /// See the module's head.
+    pub(crate) reading: RwLock<()>,
+    /// Wakes its server.
+    pub(crate) kick: OwnedFd,
+    /// Whether it has a server: whether anything in it was ever registered.
+    pub(crate) served: AtomicBool,
+    /// It is over: its server ends.
+    gone: AtomicBool,
+    /// Pages that are resident, as of the last look; evictions and restores change it in between.
+    pub(crate) resident_pages: AtomicU32,
+    /// Whether it has pages in common with another process, as of the last look.
+    pub(crate) shares: AtomicBool,
+    /// Pages taken since it was last the evictor's turn to compare.
+    pub(crate) taken: AtomicU32,
+}
+
+/// What its lock guards.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) pages: PageTable,
+    /// What is registered, staging and tripwire not among it.
+    pub(crate) armed: Intervals,
+    pub(crate) staging: Staging,
+    pub(crate) flight: Option<Flight>,
+    /// Where the evictor goes on.
+    pub(crate) hand: u64,
+    /// What is not to be taken: the ends of stacks, what the kernel writes when a thread exits.
+    pub(crate) excluded: Intervals,
+    /// When the last discarding was asked for.
+    discarded: Option<Instant>,
+}
+
+/// A move that the evictor has not seen the end of.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub(crate) ticket: Ticket,
+    /// The first position in staging; page i goes to the i-th from there.
+    pub(crate) first: Staged,
+    /// What is moved, as it was when the move was ordered.
+    pub(crate) pages: Vec<(Page, Slot)>,
+    pub(crate) kind: FlightKind,
+}
+
+/// How a move tells its results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FlightKind {
+    /// Each page has one.
+    Pages,
+    /// In one piece: as many as `progress` says.
+    Whole,
+}
+
+impl Flight {
+    /// Whether the page for that position has been moved there. None: the position is not of this flight.
+    pub(crate) fn has_moved(&self, hands: &Hands, at: Staged) -> Option<bool> {
+        let index = at.0.checked_sub(self.first.0)? as usize;
+        (index < self.pages.len()).then(|| self.moved(hands, index))
+    }
+
+    /// Whether page `index` has been moved.
+    pub(crate) fn moved(&self, hands: &Hands, index: usize) -> bool {
+        let command = hands.command(self.ticket);
+        // Acquire, both: pair with the agent's stores after the move; the page is in staging.
+        match self.kind {
+            FlightKind::Pages => command.results[index].load(Ordering::Acquire) == MOVED,
+            FlightKind::Whole => index < command.progress.load(Ordering::Acquire) as usize,
+        }
+    }
+}
+
+impl Space {
+    pub(crate) fn new(id: SpaceId, faults: Userfaultfd, state: State, kick: OwnedFd) -> Self {
+        Self {
+            id,
+            faults,
+            hands: OnceLock::new(),
+            program: OnceLock::new(),
+            pagemap: OnceLock::new(),
+            tripwire: AtomicU64::new(0),
+            state: Mutex::new(state),
+            reading: RwLock::new(()),
+            kick,
+            served: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
+            resident_pages: AtomicU32::new(0),
+            shares: AtomicBool::new(true),
+            taken: AtomicU32::new(0),
+        }
+    }
+
+    /// Whether it is over.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire) // pairs with `end`
+    }
+
+    /// It is over: its server is to end.
+    pub(crate) fn end(&self) {
+        self.gone.store(true, Ordering::Release); // pairs with `is_gone`; publishes nothing else
+        self.kick();
+    }
+
+    /// Wakes its server.
+    pub(crate) fn kick(&self) {
+        let _ = rustix::io::write(&self.kick, &1_u64.to_le_bytes());
+    }
+
+    /// Stops the program for good.
+    pub(crate) fn kill_program(&self) {
+        if let Some(program) = self.program.get() {
+            let _ = program.life.kill(rustix::process::Signal::KILL);
+        }
+    }
+}
+
+/// What applying events has left to be done outside the locks.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    /// Slots that lost a name.
+    pub(crate) dropped: Vec<Slot>,
+    /// Children, with the slots that they share with this address space counted already.
+    pub(crate) children: Vec<(Userfaultfd, State)>,
+    /// Faults, in the order in which they came.
+    pub(crate) faults: Vec<Fault>,
+    /// Whether the address space has changed.
+    pub(crate) changed: bool,
+}
+
+/// A thread waits for a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) page: Page,
+    pub(crate) write: bool,
+    pub(crate) thread: u32,
+    pub(crate) since: Instant,
+}
+
+impl State {
+    pub(crate) fn new(staging_slots: usize) -> Self {
+        Self {
+            pages: PageTable::default(),
+            armed: Intervals::default(),
+            staging: Staging::new(staging_slots),
+            flight: None,
+            hand: 0,
+            excluded: Intervals::default(),
+            discarded: None,
+        }
+    }
+
+    /// Applies what the userfaultfd told. The caller holds the gate: nothing is moved meanwhile.
+    pub(crate) fn apply(
+        &mut self,
+        hands: Option<&Hands>,
+        events: Vec<Event>,
+        share: impl Fn(Slot),
+        withheld: impl Fn() -> Intervals,
+    ) -> Effects {
+        let mut effects = Effects::default();
+        let now = Instant::now();
+        for event in events {
+            match event {
+                Event::Fault { address, write, thread } => {
+                    effects.faults.push(Fault { page: Page::of(address), write, thread, since: now });
+                    continue;
+                }
+                Event::Fork(child) => effects.children.push((child, self.fork(hands, &share, &withheld()))),
+                Event::Remap { from, to, bytes } => self.remap(from, to, bytes, &mut effects),
+                Event::Remove(range) => {
+                    let pages = pages_of(&range);
+                    self.pages.forget(pages.clone(), |_, slot| effects.dropped.push(slot));
+                    self.pages.unsettle(pages);
+                    self.discarded = Some(now);
+                }
+                Event::Unmap(range) => {
+                    self.pages.forget(pages_of(&range), |_, slot| effects.dropped.push(slot));
+                    self.armed.remove(&range);
+                }
+            }
+            effects.changed = true;
+        }
+        effects
+    }
+
+    /// What a child inherits. Pages of a move under way that are still at their addresses were copied by the fork itself.
+    /// `withheld` is what the program keeps from its children (`MADV_DONTFORK`, `MADV_WIPEONFORK`).
+    fn fork(&self, hands: Option<&Hands>, share: impl Fn(Slot), withheld: &Intervals) -> Self {
+        let unmoved = self.unmoved(hands);
+        let pages = self.pages.fork(|page, slot| {
+            let keep = !unmoved.contains(&slot) && !withheld.contains(page.address());
+            if keep {
+                share(slot);
+            }
+            keep
+        });
+        Self { pages, armed: self.armed.clone(), excluded: self.excluded.clone(), ..Self::new(0) }
+    }
+
+    /// Slots of the move under way whose pages are still at their addresses.
+    fn unmoved(&self, hands: Option<&Hands>) -> Vec<Slot> {
+        let (Some(flight), Some(hands)) = (&self.flight, hands) else { return Vec::new() };
+        let pages = flight.pages.iter().enumerate();
+        pages.filter(|(index, _)| !flight.moved(hands, *index)).map(|(_, (_, slot))| *slot).collect()
+    }
+
+    fn remap(&mut self, from: u64, to: u64, bytes: u64, effects: &mut Effects) {
+        let (old, new) = (from..from + bytes, to..to + bytes);
+        // What was mapped there has gone; the kernel tells so too, but perhaps later.
+        self.pages.forget(pages_of(&new), |_, slot| effects.dropped.push(slot));
+        self.pages.relocate(pages_of(&old), Page::of(to));
+        let moved = self.armed.overlaps(&old);
+        for range in moved {
+            self.armed.insert(range.start - from + to..range.end - from + to);
+        }
+        // `mremap` without MREMAP_DONTUNMAP is followed by an unmap of the old addresses.
+    }
+
+    /// Lets what was discarded long ago be evicted again.
+    pub(crate) fn settle(&mut self) {
+        if self.discarded.is_some_and(|since| since.elapsed() > DISCARDING) {
+            self.pages.settle();
+            self.discarded = None;
+        }
+    }
+
+    /// Whether a page may be taken, as far as is known here.
+    pub(crate) fn is_candidate(&mut self, page: Page) -> bool {
+        self.armed.contains(page.address()) && !self.excluded.contains(page.address()) && self.pages.is_candidate(page)
+    }
+
+    /// The armed part of `range` that holds `page`.
+    pub(crate) fn armed_from(&self, page: Page) -> Option<Range<u64>> {
+        self.armed.at_or_after(page.address()).filter(|range| range.start <= page.address())
+    }
+}

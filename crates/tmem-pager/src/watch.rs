@@ -1,0 +1,293 @@
+//! The watch: how much is resident, how much may still be given, and which address spaces are to be armed.
+//!
+//! Nothing tells when a program maps memory or touches what is not registered, so the watch looks, the more often the less room there
+//! is. When room gets short it *arms* address spaces: registers their anonymous memory, so that from then on first touches come
+//! to their servers, which can make them wait. A program under its limit is never armed and pays nothing.
+//!
+//! # Arming
+//! To take a page from an address that is not registered would leave a hole that reads as zeros, so the set of armed
+//! ranges must never hold anything that is not. Mappings are read, registered, then read again; of the second reading those count
+//! of which the kernel lets us fill a page, or says that it is there: it refuses both for what is not registered. All of this is done under the
+//! state's lock, and whatever unmaps a registered range waits until its event has been read, for which that lock is needed: it is
+//! applied afterwards, and takes the range out again.
+
+use core::sync::atomic::Ordering;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use tmem_agent::protocol::PAGE_BYTES;
+use tmem_sys::{Mapping, MappingKind, ResidencyOf, Wake};
+
+use crate::core::Core;
+use crate::intervals::Intervals;
+use crate::space::{Space, SpaceId};
+use crate::units::{Page, pages_of};
+use crate::{lock, server};
+
+/// Address spaces with less anonymous memory are not armed.
+const SMALL_BYTES: u64 = 4 << 20;
+/// Mappings smaller than this are left alone.
+const SMALL_MAPPING: u64 = 128 << 10;
+/// A mapping with the control block of a thread in it is its stack, if it is no larger than this.
+const STACK_BYTES: u64 = 16 << 20;
+/// What is left alone of larger ones, below and above the head of a thread's robust list, which lies in its control block: what
+/// the kernel writes when a thread exits, and the part of a stack that is always in use.
+const STACK_TOP: (u64, u64) = (256 << 10, 8 << 10);
+/// The fastest that a program can take memory, in bytes a millisecond.
+const FASTEST: i64 = 2 << 20;
+/// How often address spaces are armed anew while room is short: what was mapped since is not.
+const ARMING: Duration = Duration::from_millis(4);
+/// How often it is asked whether a program has become another one.
+const CHECKING: Duration = Duration::from_millis(20);
+/// How often shares of memory that processes have in common are worked out.
+const SHARING: Duration = Duration::from_millis(100);
+
+/// What the watch remembers of an address space.
+struct Seen {
+    residency: ResidencyOf,
+    anonymous: u64,
+    /// Its anonymous memory and its share of it, when last worked out.
+    share: Option<(u64, u64)>,
+}
+
+struct Watch {
+    core: Arc<Core>,
+    seen: BTreeMap<SpaceId, Seen>,
+    own: ResidencyOf,
+    armed: Instant,
+    checked: Instant,
+    shared: Instant,
+    /// Busy pages that were refused when shares were last worked out.
+    refused: u64,
+    mappings: Vec<Mapping>,
+    threads: Vec<u32>,
+}
+
+/// Starts it.
+pub(crate) fn start(core: &Arc<Core>) -> std::io::Result<()> {
+    let now = Instant::now();
+    let watch = Watch {
+        core: Arc::clone(core),
+        seen: BTreeMap::new(),
+        own: ResidencyOf::open(std::process::id())?,
+        armed: now,
+        checked: now,
+        shared: now,
+        refused: 0,
+        mappings: Vec::new(),
+        threads: Vec::new(),
+    };
+    crate::spawn("watch", move || watch.run());
+    Ok(())
+}
+
+impl Watch {
+    fn run(mut self) {
+        while !self.core.is_stopping() {
+            let spaces = self.core.spaces();
+            self.look(&spaces);
+            let room = self.core.room();
+            if room < self.core.low_room() {
+                self.core.hunger();
+            }
+            if room < self.core.arming_room() && self.armed.elapsed() > ARMING {
+                spaces.iter().for_each(|space| self.arm_if_large(space));
+                self.armed = Instant::now();
+            }
+            if self.checked.elapsed() > CHECKING {
+                spaces.iter().for_each(|space| check(space));
+                self.checked = Instant::now();
+            }
+            let spare = (room - self.core.low_room()).max(0) / 2;
+            std::thread::sleep(Duration::from_millis((spare / FASTEST).clamp(1, 20).cast_unsigned()));
+        }
+    }
+
+    /// Adds everything up.
+    fn look(&mut self, spaces: &[Arc<Space>]) {
+        self.seen.retain(|id, _| spaces.iter().any(|space| space.id == *id));
+        let (mut file, mut shared) = (0, 0);
+        for space in spaces {
+            let Some(hands) = space.hands.get() else { continue };
+            let seen = match self.seen.entry(space.id) {
+                std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+                std::collections::btree_map::Entry::Vacant(entry) => {
+                    let Ok(residency) = ResidencyOf::open(hands.pid) else { continue };
+                    entry.insert(Seen { residency, anonymous: 0, share: None })
+                }
+            };
+            let now = seen.residency.read().unwrap_or_default();
+            seen.anonymous = now.anonymous;
+            file = now.file.max(file);
+            shared += now.shared;
+            let pages = u32::try_from(now.anonymous / PAGE_BYTES).unwrap_or(u32::MAX);
+            space.resident_pages.store(pages, Ordering::Relaxed); // Relaxed: an estimate
+        }
+        self.work_out_shares(spaces);
+        let programs: u64 = self.seen.values().map(Seen::given).sum();
+        let own = self.own.read().unwrap_or_default().anonymous;
+        let store = self.core.store.memory();
+        self.fit_store(store.charged as u64, store.budget as u64);
+        let resident = programs + file + own;
+        let given = resident + store.used as u64;
+        self.core.set_room(self.core.limit().cast_signed() - given.cast_signed());
+        let stored = lock(&self.core.slots).stored() as u64 * PAGE_BYTES;
+        let counters = &self.core.counters;
+        counters.resident_now.set(resident);
+        counters.resident_peak.raise(resident);
+        if store.used as u64 >= counters.store_peak.get() && stored > 0 {
+            counters.density.set(stored * 1000 / store.used as u64);
+        }
+        counters.store_peak.raise(store.used as u64);
+        counters.given_peak.raise(given);
+        counters.wanted_peak.raise(programs + file + stored);
+        counters.shared_bytes.raise(shared);
+    }
+
+    /// Pages that a child has in common with its parent are in both their counts. Where it matters, the kernel is asked for the
+    /// shares; it takes milliseconds for large processes.
+    fn work_out_shares(&mut self, spaces: &[Arc<Space>]) {
+        let short = self.core.room() < self.core.arming_room();
+        let large = self.seen.values().filter(|seen| seen.anonymous > 2 * SMALL_BYTES).count();
+        let refused = self.core.counters.refused_busy.get();
+        if !short || self.shared.elapsed() < SHARING || (large < 2 && refused == self.refused) {
+            return;
+        }
+        self.refused = refused;
+        for space in spaces {
+            let (Some(hands), Some(seen)) = (space.hands.get(), self.seen.get_mut(&space.id)) else { continue };
+            let share = tmem_sys::proportional_anonymous(hands.pid).ok();
+            seen.share = share.map(|share| (seen.anonymous, share));
+            let all = share.is_some_and(|share| share + share / 64 >= seen.anonymous);
+            space.shares.store(!all, Ordering::Relaxed); // Relaxed: an estimate
+        }
+        self.shared = Instant::now();
+    }
+
+    /// The store may take what its live blocks need and a little more: beyond that it is to compact.
+    fn fit_store(&self, charged: u64, budget: u64) {
+        let wanted = (charged + charged / 16 + (10 << 20)).min(self.core.limit().max(16 << 20));
+        if wanted > budget || wanted + wanted / 4 < budget {
+            // One that is too small leaves the old one in force.
+            let _ = self.core.store.set_budget(usize::try_from(wanted).unwrap_or(usize::MAX));
+        }
+    }
+
+    fn arm_if_large(&mut self, space: &Arc<Space>) {
+        let large = self.seen.get(&space.id).is_some_and(|seen| seen.anonymous >= SMALL_BYTES);
+        if large && !space.is_gone() {
+            self.arm(space);
+        }
+    }
+
+    /// See the module's head.
+    fn arm(&mut self, space: &Arc<Space>) {
+        let (Some(hands), Some(program)) = (space.hands.get(), space.program.get()) else { return };
+        if !space.served.load(Ordering::Acquire) {
+            // Acquire: pairs with the server's start, of which only its having been done matters.
+            server::start(&self.core, space);
+            let tripwire = hands.places.tripwire..hands.places.tripwire + PAGE_BYTES;
+            let registered =
+                space.faults.register(tripwire).and_then(|()| space.faults.register(hands.places.staging.clone()));
+            if registered.is_err() {
+                self.core.note(format!("process {} cannot be paged: its memory cannot be registered", program.pid));
+                return;
+            }
+        }
+        let excluded = self.stacks(hands.pid, program.pid);
+        let mut state = lock(&space.state);
+        state.excluded = excluded;
+        let mut registered = Intervals::default();
+        for mapping in self.mappings.iter().filter(|mapping| is_ours_to_take(mapping)) {
+            for gap in state.armed.gaps(mapping.range.clone()) {
+                if !hands.is_own(&gap) && space.faults.register(gap.clone()).is_ok() {
+                    registered.insert(gap);
+                }
+            }
+        }
+        self.mappings.clear();
+        if registered.is_empty() || tmem_sys::mappings(hands.pid, &mut self.mappings).is_err() {
+            return;
+        }
+        for mapping in self.mappings.iter().filter(|mapping| is_ours_to_take(mapping)) {
+            for part in registered.overlaps(&mapping.range) {
+                // A page with a slot is not to be filled with zeros. Where all have one, there is nothing to take yet.
+                let probe = state.pages.first_without_slot(pages_of(&part));
+                if probe.is_some_and(|page| is_registered(space, page)) {
+                    state.armed.insert(part);
+                }
+            }
+        }
+    }
+
+    /// Reads the mappings, and tells what of them the kernel or a thread needs at any time.
+    fn stacks(&mut self, agent: u32, program: u32) -> Intervals {
+        let mut excluded = Intervals::default();
+        self.threads.clear();
+        let _ = tmem_sys::threads(program, &mut self.threads);
+        let heads: Vec<u64> =
+            self.threads.iter().filter_map(|thread| tmem_sys::robust_list_head(*thread).ok()).collect();
+        self.mappings.clear();
+        if tmem_sys::mappings(agent, &mut self.mappings).is_err() {
+            self.mappings.clear();
+        }
+        for head in heads {
+            let holder = self.mappings.iter().find(|mapping| mapping.range.contains(&head));
+            excluded.insert(match holder {
+                Some(stack) if stack.range.end - stack.range.start <= STACK_BYTES => stack.range.clone(),
+                _ => {
+                    head.saturating_sub(STACK_TOP.0) / PAGE_BYTES * PAGE_BYTES
+                        ..(head + STACK_TOP.1) / PAGE_BYTES * PAGE_BYTES
+                }
+            });
+        }
+        excluded
+    }
+}
+
+impl Seen {
+    /// Its part of the memory that is given.
+    fn given(&self) -> u64 {
+        self.share.map_or(self.anonymous, |(then, share)| (share + self.anonymous).saturating_sub(then))
+    }
+}
+
+/// Whether a mapping may be armed: private, anonymous, writable, large enough, no stack.
+fn is_ours_to_take(mapping: &Mapping) -> bool {
+    let anonymous = matches!(mapping.kind, MappingKind::Anonymous | MappingKind::Heap);
+    anonymous
+        && mapping.read
+        && mapping.write
+        && !mapping.shared
+        && mapping.range.end - mapping.range.start >= SMALL_MAPPING
+}
+
+/// Whether the mapping that holds a page is registered with our userfaultfd.
+fn is_registered(space: &Space, page: Page) -> bool {
+    match space.faults.zero(page.bytes(1), Wake::Yes) {
+        Ok(()) => true,
+        Err(partial) => partial.errno == Errno::EXIST,
+    }
+}
+
+/// Ends an address space whose program has become another one, or exited.
+fn check(space: &Space) {
+    let (Some(hands), Some(program)) = (space.hands.get(), space.program.get()) else {
+        // Nobody knows the process: whether the address space lives is asked of itself.
+        let tripwire = space.tripwire.load(Ordering::Relaxed); // Relaxed: set once, before
+        let mut birth = [0; 4096];
+        birth[..8].copy_from_slice(&space.id.0.to_le_bytes());
+        if tripwire != 0
+            && space.faults.copy(tripwire, &birth, Wake::Yes).is_err_and(|error| error.errno == Errno::SRCH)
+        {
+            space.end();
+        }
+        return;
+    };
+    let same = tmem_sys::same_memory(program.pid, hands.pid);
+    if program.has_exited() || same == Ok(false) {
+        space.end();
+    }
+}

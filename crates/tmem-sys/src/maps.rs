@@ -1,0 +1,234 @@
+//! What a process has mapped.
+//!
+//! `/proc/PID/maps`, line by line, and `PROCMAP_QUERY` (Linux 6.11) for one address. A list is not a snapshot: mappings that
+//! change while it is read may be seen in either state, or twice.
+
+use core::ops::Range;
+use rustix::io::Errno;
+use rustix::ioctl::{self, Opcode, Updater, opcode};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+
+const QUERY: Opcode = opcode::read_write::<RawQuery>(b'f', 17);
+
+const QUERY_READ: u64 = 1;
+const QUERY_WRITE: u64 = 2;
+const QUERY_EXEC: u64 = 4;
+const QUERY_SHARED: u64 = 8;
+
+/// The kernel fills its buffer by pages, and returns at most one a read.
+const READ_BYTES: usize = crate::PAGE_BYTES;
+
+/// Room for a name in a query: a path of the kernel's greatest length.
+const NAME_BYTES: usize = 4096;
+
+/// The kernel's `struct procmap_query`.
+#[repr(C)]
+#[derive(Default)]
+struct RawQuery {
+    size: u64,
+    flags: u64,
+    address: u64,
+    start: u64,
+    end: u64,
+    mapping_flags: u64,
+    page_bytes: u64,
+    offset: u64,
+    inode: u64,
+    device: [u32; 2],
+    name_bytes: u32,
+    build_id_bytes: u32,
+    name: u64,
+    build_id: u64,
+}
+
+/// What is behind a mapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MappingKind {
+    /// Anonymous memory, with or without a name.
+    Anonymous,
+    /// Anonymous memory below the program break.
+    Heap,
+    /// The main thread's stack.
+    Stack,
+    /// A file, or a device.
+    File,
+    /// Shared anonymous memory: a memfd, `/dev/shm`, `/dev/zero`, System V.
+    Shmem,
+    /// Huge pages of a pool (`MAP_HUGETLB`). Of a memfd, the list cannot tell; [`mapping_at`] can.
+    Hugetlb,
+    /// The kernel's own: vdso, vvar, vsyscall, rings.
+    Special,
+    /// Made by tmem: its name says so.
+    Ours,
+}
+
+/// One line of the list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapping {
+    /// Addresses.
+    pub range: Range<u64>,
+    /// May be read.
+    pub read: bool,
+    /// May be written.
+    pub write: bool,
+    /// May be executed.
+    pub exec: bool,
+    /// Writes go to what is behind it, not to a private copy.
+    pub shared: bool,
+    /// What is behind it.
+    pub kind: MappingKind,
+}
+
+/// Appends the mappings of a process in order of address.
+///
+/// # Errors
+/// When there is no such process, or no right to trace it; `InvalidData` when a line makes no sense.
+pub fn mappings(pid: u32, into: &mut Vec<Mapping>) -> io::Result<()> {
+    each_mapping(open(pid)?, |mapping| {
+        into.push(mapping);
+        true
+    })
+}
+
+/// The mapping that holds `address`, if there is one.
+///
+/// # Errors
+/// As [`mappings`].
+pub fn mapping_at(pid: u32, address: u64) -> io::Result<Option<Mapping>> {
+    let file = open(pid)?;
+    match query(&file, address) {
+        Ok(mapping) => Ok(Some(mapping)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(Errno::NOTTY) => {
+            let mut found = None;
+            each_mapping(file, |mapping| {
+                let before = mapping.range.end <= address;
+                found = Some(mapping).filter(|mapping| mapping.range.contains(&address));
+                before
+            })?;
+            Ok(found)
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// What a process keeps from its children: mappings that they do not inherit (`MADV_DONTFORK`) or find empty (`MADV_WIPEONFORK`).
+/// The kernel tells it only beside what it counts by walking all pages: some 10 ms for a gigabyte.
+///
+/// # Errors
+/// Where the process may not be looked into, or has gone.
+pub fn withheld_from_children(pid: u32) -> io::Result<Vec<Range<u64>>> {
+    let mut withheld = Vec::new();
+    let mut current = None;
+    for line in BufReader::with_capacity(READ_BYTES, File::open(format!("/proc/{pid}/smaps"))?).lines() {
+        let line = line?;
+        if let Some(flags) = line.strip_prefix("VmFlags:") {
+            let kept = flags.split_whitespace().any(|flag| flag == "dc" || flag == "wf");
+            withheld.extend(current.take().filter(|_| kept));
+        } else if let Some((start, end)) = line.split(' ').next().and_then(|range| range.split_once('-')) {
+            let range = u64::from_str_radix(start, 16).and_then(|start| Ok(start..u64::from_str_radix(end, 16)?));
+            current = range.ok().or(current);
+        }
+    }
+    Ok(withheld)
+}
+
+fn open(pid: u32) -> io::Result<File> {
+    File::open(format!("/proc/{pid}/maps"))
+}
+
+/// Calls `visit` with each mapping until it returns false.
+fn each_mapping(file: File, mut visit: impl FnMut(Mapping) -> bool) -> io::Result<()> {
+    let mut lines = BufReader::with_capacity(READ_BYTES, file);
+    let mut line = Vec::with_capacity(256);
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        let mapping = parse(line.trim_ascii_end()).ok_or_else(|| {
+            let text = String::from_utf8_lossy(&line);
+            io::Error::new(io::ErrorKind::InvalidData, format!("no mapping: {text:?}"))
+        })?;
+        if !visit(mapping) {
+            break;
+        }
+        line.clear();
+    }
+    Ok(())
+}
+
+/// One line: `start-end rwxp offset device inode  name`.
+fn parse(line: &[u8]) -> Option<Mapping> {
+    let (start, rest) = hex(line)?;
+    let (end, rest) = hex(rest.strip_prefix(b"-")?)?;
+    let (flags, rest) = rest.strip_prefix(b" ")?.split_at_checked(4)?;
+    // Offset, device and inode hold no spaces; what follows them is the name, which may.
+    let name = rest.strip_prefix(b" ")?.splitn(4, |&byte| byte == b' ').nth(3).unwrap_or(b"");
+    Some(Mapping {
+        range: start..end,
+        read: flags[0] == b'r',
+        write: flags[1] == b'w',
+        exec: flags[2] == b'x',
+        shared: flags[3] == b's',
+        kind: kind(name.trim_ascii_start()),
+    })
+}
+
+/// A hexadecimal number, and what follows it.
+fn hex(text: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0u64;
+    let mut digits = 0;
+    for &byte in text {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            _ => break,
+        };
+        value = value << 4 | u64::from(digit);
+        digits += 1;
+    }
+    (1..=16).contains(&digits).then(|| (value, &text[digits..]))
+}
+
+/// What a name says.
+fn kind(name: &[u8]) -> MappingKind {
+    let begins = |prefix: &[u8]| name.starts_with(prefix);
+    match name {
+        b"" => MappingKind::Anonymous,
+        b"[heap]" => MappingKind::Heap,
+        _ if begins(b"[stack") => MappingKind::Stack,
+        _ if begins(b"[anon:tmem") || begins(b"[anon_shmem:tmem") || begins(b"/memfd:tmem") => MappingKind::Ours,
+        _ if begins(b"[anon:") => MappingKind::Anonymous,
+        _ if begins(b"/anon_hugepage") => MappingKind::Hugetlb,
+        _ if begins(b"[anon_shmem:") || begins(b"/memfd:") || begins(b"/SYSV") => MappingKind::Shmem,
+        _ if begins(b"/dev/shm/") || begins(b"/dev/zero") => MappingKind::Shmem,
+        _ if begins(b"[") || begins(b"/[") || begins(b"anon_inode:") => MappingKind::Special,
+        _ => MappingKind::File,
+    }
+}
+
+/// Asks for one address. `NOENT`: nothing is mapped there. `NOTTY`: the kernel cannot be asked.
+fn query(file: &File, address: u64) -> Result<Mapping, Errno> {
+    let mut name = [0u8; NAME_BYTES];
+    let mut raw = RawQuery {
+        size: size_of::<RawQuery>() as u64,
+        address,
+        name_bytes: u32::try_from(NAME_BYTES).unwrap_or(0),
+        name: name.as_mut_ptr().expose_provenance() as u64,
+        ..RawQuery::default()
+    };
+    // SAFETY: RawQuery is the kernel's struct procmap_query, for this opcode.
+    let call = unsafe { Updater::<QUERY, _>::new(&mut raw) };
+    // SAFETY: it writes to `raw`, and at most NAME_BYTES to `name`, which lives on; it changes nothing else.
+    unsafe { ioctl::ioctl(file, call) }?;
+    let named = usize::try_from(raw.name_bytes).unwrap_or(0).min(NAME_BYTES);
+    let name = name[..named].strip_suffix(&[0]).unwrap_or_default();
+    let has = |flag| raw.mapping_flags & flag != 0;
+    let pool = raw.page_bytes > crate::PAGE_BYTES as u64;
+    Ok(Mapping {
+        range: raw.start..raw.end,
+        read: has(QUERY_READ),
+        write: has(QUERY_WRITE),
+        exec: has(QUERY_EXEC),
+        shared: has(QUERY_SHARED),
+        kind: if pool { MappingKind::Hugetlb } else { kind(name) },
+    })
+}
