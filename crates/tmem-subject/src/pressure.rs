@@ -1,7 +1,7 @@
 //! Pressure: memory that is used so that other memory is taken away, and a look at how far that has come.
 //!
-//! The subject does not know who pages it. `/proc/self/pagemap` says of each page whether it is present; pressure goes on until
-//! enough of the memory under test is not.
+//! The subject does not know who pages it. `/proc/self/pagemap` says of each page whether it is present; pressure goes on
+//! until enough of the memory under test is not.
 
 use crate::options::Options;
 use crate::region::Region;
@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Pages of ballast that are touched between two looks.
 const STEP: usize = 512;
+/// How many pages behind the first touch the second one is.
+const BEHIND: usize = 700;
 /// Present, in an entry of pagemap.
 const PRESENT: u64 = 1 << 63;
 
@@ -67,17 +69,15 @@ impl Pressure {
         }
     }
 
-    /// Touches some of the ballast: writes it the first time around, and reads and checks it later.
+    /// Touches some of the ballast: writes it the first time around, and reads and checks it later. Each page is touched
+    /// once more a little later: a pager that protects what was touched twice must age the rest.
     pub(crate) fn push(&mut self) {
-        let (pages, seed) = (self.options.ballast_mib << 8, self.options.seed ^ 0xba11_a57);
+        let (pages, seed) = (self.options.ballast_mib << 8, self.options.seed ^ 0x0ba1_1a57);
         let ballast = self.ballast.get_or_insert_with(|| Region::new(pages, seed));
         for _ in 0..STEP {
-            if ballast.versions[self.next] == 0 {
-                ballast.write(self.next);
-            } else {
-                ballast.check(self.next);
-            }
-            self.next = (self.next + 1) % ballast.pages();
+            ballast.write_or_check(self.next, ballast.versions[self.next] == 0);
+            ballast.check((self.next + pages - BEHIND) % pages);
+            self.next = (self.next + 1) % pages;
         }
     }
 
@@ -124,11 +124,12 @@ pub(crate) fn absent(at: usize, pages: usize) -> usize {
     entries(at, pages).iter().filter(|&&entry| entry & PRESENT == 0).count()
 }
 
-/// What pagemap says of `pages` pages from `at`. Opened each time: after a fork it is another file.
+/// What pagemap says of `pages` pages from `at`, as words of a little-endian machine. Opened each time: after a fork it is
+/// another file.
 fn entries(at: usize, pages: usize) -> Vec<u64> {
     let file = sys::demand(File::open("/proc/self/pagemap"), "open /proc/self/pagemap");
     let mut bytes = vec![0; pages * 8];
     sys::demand(file.read_exact_at(&mut bytes, (at / PAGE * 8) as u64), "read /proc/self/pagemap");
     let (words, _) = bytes.as_chunks::<8>();
-    words.iter().map(|word| u64::from_ne_bytes(*word)).collect()
+    words.iter().map(|word| u64::from_le_bytes(*word)).collect()
 }

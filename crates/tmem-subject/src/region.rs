@@ -141,8 +141,8 @@ impl Region {
                     sys::poke_page(self.address(index), &pattern::page(self.seed, index, version));
                 }
                 Sabotage::Bit => {
-                    let word = self.address(index) + index % sys::WORDS * 8;
-                    sys::poke(word, sys::peek(word) ^ 1 << (index % 64));
+                    let word = index % sys::WORDS;
+                    sys::poke(self.address(index) + word * 8, self.expected(index)[word] ^ 1 << (index % 64));
                 }
             }
         }

@@ -76,13 +76,16 @@ pub(crate) fn file(options: &Options) -> u64 {
 
 /// Checks that pages from `copy` hold what those from `original` must.
 fn check_copies(region: &Region, original: usize, copy: usize, pages: usize) {
-    for page in 0..pages {
-        let (found, expected) = (sys::peek_page(region.address(copy + page)), region.expected(original + page));
-        if found != expected {
-            let zeros = found.iter().filter(|&&word| word == 0).count();
-            eprintln!("page {} is not the copy of page {}: {zeros} words are 0", copy + page, original + page);
-            sys::exit(sys::WRONG);
-        }
+    (0..pages).for_each(|page| check_copy(region, original + page, region.address(copy + page)));
+}
+
+/// Checks that the page at `copy` holds what page `original` must.
+fn check_copy(region: &Region, original: usize, copy: usize) {
+    let found = sys::peek_page(copy);
+    if found != region.expected(original) {
+        let zeros = found.iter().filter(|&&word| word == 0).count();
+        eprintln!("wrong at {copy:#x}: not the copy of page {original}; {zeros} words are 0");
+        sys::exit(sys::WRONG);
     }
 }
 
@@ -205,7 +208,7 @@ pub(crate) fn small(options: &Options) -> u64 {
         let polled = demand(sys::call(libc::SYS_poll, &[place(2), 1, 1000]), "poll");
         let random = demand(sys::call(libc::SYS_getrandom, &[place(5), 2000, 0]), "getrandom");
         demand(sys::call(libc::SYS_uname, &[place(6)]), "uname");
-        let system = sys::peek(place(6)).to_ne_bytes();
+        let system = sys::peek(place(6)).to_le_bytes();
         let zeros = (0..250).filter(|word| sys::peek(place(5) + word * 8) == 0).count();
         if (size, polled, random, zeros, &system[..5]) != (12_345, 1, 2000, 0, b"Linux") {
             eprintln!("size {size}, polled {polled}, random {random} with {zeros} zeros, system {system:?}");
@@ -232,12 +235,7 @@ pub(crate) fn vm_readv(options: &Options) -> u64 {
             let pieces = [parent, local.as_ptr() as usize, 1, remote.as_ptr() as usize, 1, 0];
             let done = demand(sys::call(libc::SYS_process_vm_readv, &pieces), "process_vm_readv");
             assert_eq!(done, SPAN * PAGE, "process_vm_readv did less than asked");
-            for page in 0..SPAN {
-                assert!(
-                    sys::peek_page(copy + page * PAGE) == region.expected(first + page),
-                    "wrong page {page} after {first}"
-                );
-            }
+            (0..SPAN).for_each(|page| check_copy(&region, first + page, copy + page * PAGE));
             // The first page of each span comes back as the next version.
             let mut next = region.clone();
             next.versions[first] += 1;

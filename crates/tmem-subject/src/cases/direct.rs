@@ -52,19 +52,18 @@ fn transfer(number: libc::c_long, fd: usize, region: &Region) {
         for thread in 0..THREADS {
             scope.spawn(move || {
                 let first = (0..region.pages()).step_by(SPAN).skip(thread).step_by(THREADS);
-                for first in first {
-                    let pages = SPAN.min(region.pages() - first);
-                    let moved = sys::call(number, &[fd, region.address(first), pages * PAGE, first * PAGE]);
-                    match moved {
-                        Ok(bytes) if bytes == pages * PAGE => {}
-                        Ok(bytes) => sys::fail(&format!("a direct transfer of {bytes} bytes")),
-                        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                            sys::skip("no direct transfers here")
-                        }
-                        Err(error) => sys::fail(&format!("a direct transfer: {error}")),
-                    }
-                }
+                first.for_each(|first| transfer_span(number, fd, region, first));
             });
         }
     });
+}
+
+fn transfer_span(number: libc::c_long, fd: usize, region: &Region, first: usize) {
+    let pages = SPAN.min(region.pages() - first);
+    match sys::call(number, &[fd, region.address(first), pages * PAGE, first * PAGE]) {
+        Ok(bytes) if bytes == pages * PAGE => {}
+        Ok(bytes) => sys::fail(&format!("a direct transfer of {bytes} bytes")),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => sys::skip("no direct transfers here"),
+        Err(error) => sys::fail(&format!("a direct transfer: {error}")),
+    }
 }

@@ -57,6 +57,7 @@ fn generation(options: &Options, mut region: Region, left: usize) {
     let child = child(|| {
         region.check_each((0..region.pages()).step_by(7));
         region.fill((left..region.pages()).step_by(5));
+        Pressure::new(options).push();
         generation(options, region.clone(), left - 1);
         region.check_all();
     });

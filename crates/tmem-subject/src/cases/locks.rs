@@ -48,6 +48,13 @@ impl Lock {
         demand_zero(unsafe { libc::pthread_mutex_unlock(self.get()) }, "pthread_mutex_unlock");
     }
 
+    /// Adds one to what it guards, which lies in its page.
+    fn count(self) {
+        demand_zero(self.lock(), "pthread_mutex_timedlock");
+        sys::poke(self.0 + 1024, sys::peek(self.0 + 1024) + 1);
+        self.unlock();
+    }
+
     /// Takes it after its owner died holding it.
     fn inherit(self, number: usize) {
         match self.lock() {
@@ -135,17 +142,11 @@ pub(crate) fn pi(options: &Options) -> u64 {
     let mut pressure = Pressure::new(options);
     let rounds = 200;
     for _ in 0..options.times {
+        pressure.evict_half(&region);
         pressure.evict_range(pages, LOCKS, LOCKS / 4);
         std::thread::scope(|scope| {
             for _ in 0..options.count {
-                scope.spawn(|| {
-                    for lock in locks.iter().cycle().take(LOCKS * rounds) {
-                        demand_zero(lock.lock(), "pthread_mutex_timedlock");
-                        // Guarded by the lock, in its page.
-                        sys::poke(lock.0 + 1024, sys::peek(lock.0 + 1024) + 1);
-                        lock.unlock();
-                    }
-                });
+                scope.spawn(|| locks.iter().cycle().take(LOCKS * rounds).for_each(|lock| lock.count()));
             }
         });
     }

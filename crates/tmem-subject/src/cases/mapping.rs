@@ -113,6 +113,7 @@ pub(crate) fn remap_repeatedly(options: &Options) -> u64 {
     for part in &mut parts {
         part.fill(part.all());
     }
+    Pressure::new(options).evict_half(&parts[0]);
     let pressure = Pressure::in_background(options);
     for _ in 0..options.times * 50 {
         let which = random.below(parts.len());
@@ -136,7 +137,7 @@ pub(crate) fn unmap_parts(options: &Options) -> u64 {
     for run in &runs {
         sys::unmap(region.address(run.start), RUN * PAGE);
     }
-    let is_kept = |index: &usize| index / RUN % 3 != 0 || index / RUN >= region.pages() / RUN;
+    let is_kept = |index: &usize| !(index / RUN).is_multiple_of(3) || index / RUN >= region.pages() / RUN;
     let kept: Vec<usize> = region.all().filter(is_kept).collect();
     region.check_each(kept.iter().copied().step_by(3));
     pressure.push();

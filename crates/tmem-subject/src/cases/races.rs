@@ -16,6 +16,7 @@ fn go_around(options: &Options, mut step: impl FnMut(&mut Region, usize, &mut Ra
     let mut random = Random::new(options.seed);
     let mut region = Region::filled(options.mib, options.seed);
     let chunks = region.pages() / CHUNK;
+    Pressure::new(options).evict_half(&region);
     let pressure = Pressure::in_background(options);
     let end = Instant::now() + Duration::from_secs(options.seconds);
     let mut visits = 0_u64;

@@ -38,6 +38,7 @@ pub(crate) fn stack(options: &Options) -> u64 {
         for page in 0..STACKS * STACK {
             sys::poke(stacks + page * PAGE, page as u64 | 1 << 40);
         }
+        pressure.evict_half(&region);
         pressure.evict_range(stacks, STACKS * STACK, STACKS * STACK / 2);
         for number in 0..STACKS {
             let bottom = stacks + number * STACK * PAGE;

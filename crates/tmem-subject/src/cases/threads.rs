@@ -223,16 +223,15 @@ fn check_local(local: &[Cell<u64>], number: u64) {
 /// Threads that write words side by side in the same pages, in different orders, under pressure: no write is lost.
 pub(crate) fn stripes(options: &Options) -> u64 {
     let region = Region::filled(options.mib, options.seed);
+    Pressure::new(options).evict_half(&region);
     let pressure = Pressure::in_background(options);
     std::thread::scope(|scope| {
         for thread in 0..options.count {
             let region = &region;
             scope.spawn(move || {
                 let mut random = Random::new(thread as u64);
-                for _ in 0..options.times {
-                    for index in random.shuffled(region.pages()) {
-                        add_stripe(region.address(index), thread, options.count);
-                    }
+                for index in (0..options.times).flat_map(|_| random.shuffled(region.pages())) {
+                    add_stripe(region.address(index), thread, options.count);
                 }
             });
         }

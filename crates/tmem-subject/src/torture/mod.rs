@@ -1,13 +1,13 @@
 //! Torture: threads that map, unmap, move, protect, discard, write and read at random, and fork now and then; children
 //! check everything they inherited. A failing run prints its seed and the history of the mapping that is wrong.
 //!
-//! Each thread has an arena of slots. An operation holds the gate for reading and its arena's lock; a fork holds the gate for
-//! writing, so a child is born between operations and finds every arena consistent.
+//! Each thread has an arena of slots. An operation holds the gate for reading and its arena's lock; a fork holds the gate
+//! for writing, so a child is born between operations and finds every arena consistent.
 
 mod slot;
 
 use crate::fork::{Child, child};
-use crate::options::Options;
+use crate::options::{Options, Sabotage};
 use crate::pattern::{Digest, Random};
 use crate::sys;
 use slot::{Access, Slot};
@@ -31,6 +31,7 @@ struct Arena {
     /// Seeds of slots follow from it.
     made: u64,
     operations: u64,
+    sabotage: Sabotage,
 }
 
 struct World {
@@ -49,6 +50,7 @@ pub(crate) fn run(options: &Options) -> u64 {
         random: Random::new(options.seed << 16 | thread),
         made: (options.seed << 16 | thread) << 24,
         operations: 0,
+        sabotage: options.sabotage,
     };
     let world = World {
         gate: RwLock::new(()),
@@ -128,6 +130,9 @@ impl Arena {
         }
         let at = self.random.below(self.slots.len());
         let (slot, random) = (&mut self.slots[at], &mut self.random);
+        if self.operations % 100 == 0 {
+            slot.sabotage(self.sabotage);
+        }
         match random.below(24) {
             0 if pages > most_pages / 2 => self.slots.swap_remove(at).unmap(),
             1 => slot.cut(random),

@@ -1,5 +1,6 @@
 //! A mapping with its shadow.
 
+use crate::options::Sabotage;
 use crate::pattern::Random;
 use crate::region::Region;
 use crate::sys::{self, HUGE, PAGE, RW, WORDS, demand};
@@ -100,6 +101,13 @@ impl Slot {
     /// Whether the mapping may be changed.
     fn is_free_to_change(&self) -> bool {
         self.access == Access::Write && !self.locked
+    }
+
+    /// Breaks every page, to see that it is noticed.
+    pub(super) fn sabotage(&mut self, how: Sabotage) {
+        if self.access == Access::Write {
+            self.region.sabotage(self.region.all(), how);
+        }
     }
 
     pub(super) fn unmap(self) {

@@ -1,0 +1,83 @@
+//! A program that needs more than there is, of data that no codec makes smaller: each way of `--on-full`.
+
+use crate::harness::{Run, Running, TMEM};
+use std::process::{Command, Output, Stdio};
+
+const LIMIT: &str = "64M";
+const NOISE: [&str; 2] = ["--mib", "96"];
+
+fn noise(on_full: &str) -> Option<Run> {
+    Some(Run::new(LIMIT)?.option("--on-full", on_full).subject("noise", &NOISE))
+}
+
+/// `tmem limit`.
+fn limit(id: i32, size: &str) -> Output {
+    Command::new(TMEM).args(["limit", &id.to_string(), size]).stdin(Stdio::null()).output().unwrap()
+}
+
+/// Whether tmem has said that it is full: the limit, and how to raise it.
+fn is_said(run: &Running) -> bool {
+    let said = run.stderr();
+    said.contains("64") && said.contains("tmem limit")
+}
+
+fn stops_and_goes_on(raise: impl Fn(&Running) -> i32) {
+    let Some(run) = noise("stop") else { return };
+    let mut run = run.start();
+    run.until("stopped with a message", |run| {
+        is_said(run) && run.programs().first().is_some_and(|program| program.is_stopped())
+    });
+    let raised = limit(raise(&run), "160M");
+    assert!(raised.status.success(), "{}", String::from_utf8_lossy(&raised.stderr));
+    let ended = run.finish();
+    assert_eq!(ended.code(), 0, "{}", ended.story());
+    assert!(ended.stdout.contains("ok noise"), "{}", ended.story());
+    ended.report().check("160M", 0);
+}
+
+#[test]
+fn stop_then_raise_the_limit_of_the_run() {
+    stops_and_goes_on(|run| run.front().0);
+}
+
+#[test]
+fn stop_then_raise_the_limit_of_the_program() {
+    stops_and_goes_on(|run| run.program().0);
+}
+
+#[test]
+fn stop_is_the_default() {
+    let Some(run) = Run::new(LIMIT) else { return };
+    let mut run = run.subject("noise", &NOISE).start();
+    run.until("stopped with a message", |run| {
+        is_said(run) && run.programs().first().is_some_and(|program| program.is_stopped())
+    });
+}
+
+#[test]
+fn kill_says_why() {
+    let Some(run) = noise("kill") else { return };
+    let ended = run.finish();
+    assert_eq!(ended.code(), 128 + 9, "{}", ended.story());
+    assert!(ended.stderr.contains("64"), "nobody said why: {}", ended.story());
+    ended.report().check(LIMIT, 128 + 9);
+}
+
+#[test]
+fn exceed_goes_on() {
+    let Some(run) = noise("exceed") else { return };
+    let ended = run.finish();
+    assert_eq!(ended.code(), 0, "{}", ended.story());
+    assert!(ended.stdout.contains("ok noise"), "{}", ended.story());
+    ended.report().check_identities(0);
+    assert!(ended.report().count("given_peak_bytes") > 64 << 20, "{}", ended.story());
+}
+
+#[test]
+fn limit_of_nobody_is_an_error() {
+    if Run::new(LIMIT).is_none() {
+        return;
+    }
+    let output = limit(std::process::id().cast_signed(), "1G");
+    assert!(!output.status.success() && !output.stderr.is_empty(), "{output:?}");
+}
