@@ -1,6 +1,6 @@
 //! What all threads of the monitor share.
 
-use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, RwLock};
@@ -38,6 +38,8 @@ pub(crate) struct Core {
     /// The limit does not hold, and was allowed not to.
     pub(crate) exceeding: AtomicBool,
     pub(crate) stopping: AtomicBool,
+    /// The evictor's thread: what it reads of programs' memory is given to it at once.
+    pub(crate) evictor: AtomicI32,
     notes: Mutex<Vec<String>>,
     /// For agents: opens userfaultfds. Absent where the system call does.
     pub(crate) device: Option<OwnedFd>,
@@ -60,6 +62,7 @@ impl Core {
             alarm: Condvar::new(),
             exceeding: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            evictor: AtomicI32::new(0),
             notes: Mutex::default(),
             device,
         }
@@ -89,13 +92,11 @@ impl Core {
 
     // --- slots
 
-    /// Takes a name from each slot, and flushes and frees those that lost their last.
-    pub(crate) fn drop_names(&self, dropped: &[Slot]) {
-        let mut dead = Vec::new();
+    /// Takes a name from each slot, under the lock of the state that no longer names it: whoever holds that lock finds names and
+    /// tables in agreement. Returns those that lost their last, to be given to [`Self::flush`].
+    pub(crate) fn unname(&self, dropped: &[Slot]) -> Vec<Slot> {
         let mut slots = lock(&self.slots);
-        dead.extend(dropped.iter().filter(|slot| slots.drop_name(**slot) == Dropped::Flush));
-        drop(slots);
-        self.flush(dead, Freed::Stored);
+        dropped.iter().copied().filter(|slot| slots.drop_name(*slot) == Dropped::Flush).collect()
     }
 
     /// Flushes slots that nobody names, and frees them.

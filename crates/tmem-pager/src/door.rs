@@ -15,6 +15,7 @@ use tmem_sys::{Features, Pagemap, Pidfd, Shared, Userfaultfd};
 use crate::core::Core;
 use crate::hands::{Hands, Places};
 use crate::intervals::Intervals;
+use crate::slots::Freed;
 use crate::space::{Program, Space, SpaceId, State};
 use crate::staging::Staging;
 use crate::units::pages_of;
@@ -241,8 +242,9 @@ fn inherit(core: &Core, space: &Space, places: &Places, (agent, stages): (u32, u
     for gap in mapped.gaps(0..u64::MAX / PAGE_BYTES * PAGE_BYTES) {
         state.pages.forget(pages_of(&gap), |_, slot| dropped.push(slot));
     }
+    let dead = core.unname(&dropped);
     drop(state);
-    core.drop_names(&dropped);
+    core.flush(dead, Freed::Stored);
     Ok(())
 }
 

@@ -21,6 +21,7 @@ use tmem_sys::PageRun;
 use crate::core::{Core, OBJECT};
 use crate::full;
 use crate::hands::{AgentDied, Hands, Order};
+use crate::robust;
 use crate::slots::{Dropped, Freed, Slot, Staged};
 use crate::space::{Flight, FlightKind, Space, State};
 use crate::units::{CHUNK_PAGES, Page};
@@ -29,7 +30,7 @@ use crate::{lock, write};
 /// How long the evictor sleeps when there is room.
 const NAP: Duration = Duration::from_millis(20);
 /// The limit cannot hold if nothing could be taken for so long.
-const HOPELESS: Duration = Duration::from_millis(500);
+const HOPELESS: Duration = Duration::from_secs(3);
 /// When nothing could be taken for so long, pages that are shared with children are copied to be taken.
 const DESPERATE: Duration = Duration::from_millis(10);
 /// As many at a time.
@@ -87,6 +88,7 @@ pub(crate) fn start(core: &Arc<Core>) {
 
 impl Evictor {
     fn run(mut self) {
+        self.core.evictor.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed); // Relaxed: a number
         while !self.core.is_stopping() {
             self.retire();
             if self.core.room() >= self.core.low_room() {
@@ -169,7 +171,11 @@ impl Evictor {
 
     /// Moves the next candidates to staging. Returns whether any went.
     fn move_out(&mut self, space: &Arc<Space>, hands: &Hands) -> Result<bool, AgentDied> {
-        Ok(self.choose(space, hands)? && self.land(space, hands)? > 0)
+        let moved = self.choose(space, hands)? && self.land(space, hands)? > 0;
+        if moved {
+            robust::touch_held(space, hands);
+        }
+        Ok(moved)
     }
 
     /// Chooses candidates, gives them slots, and orders the move. Returns whether there were any.
@@ -251,7 +257,6 @@ impl Evictor {
     /// The addresses to look at next.
     fn next_look(&self, space: &Space) -> Option<Range<u64>> {
         let mut state = lock(&space.state);
-        state.settle();
         let range = state.armed.at_or_after(state.hand).or_else(|| {
             state.hand = 0;
             state.armed.at_or_after(0)
@@ -483,8 +488,11 @@ impl Evictor {
 
     fn let_go(&self, space: &Space) {
         let mut dropped = Vec::new();
-        lock(&space.state).pages.forget(Page(0)..Page(u64::MAX / PAGE_BYTES), |_, slot| dropped.push(slot));
-        self.core.drop_names(&dropped);
+        let mut state = lock(&space.state);
+        state.pages.forget(Page(0)..Page(u64::MAX / PAGE_BYTES), |_, slot| dropped.push(slot));
+        let dead = self.core.unname(&dropped);
+        drop(state);
+        self.core.flush(dead, Freed::Stored);
     }
 
     /// Encodes what is staged and still named, by children.

@@ -30,6 +30,7 @@ mod options;
 mod page_table;
 mod report;
 mod rights;
+mod robust;
 mod server;
 mod slots;
 mod space;

@@ -9,10 +9,13 @@
 
 use core::ops::Range;
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use crate::slots::Slot;
 use crate::units::{CHUNK_PAGES, Page};
 
+/// How long after a program has asked for pages to be discarded the kernel may still be at it.
+const DISCARDING: Duration = Duration::from_secs(1);
 const BIT_WORDS: usize = CHUNK_PAGES / 64;
 
 #[derive(Debug, Clone)]
@@ -23,10 +26,21 @@ struct Chunk {
     count: usize,
     recent: [u64; BIT_WORDS],
     unsettled: [u64; BIT_WORDS],
+    /// When the program last asked for pages of it to be discarded.
+    discarded: Option<Instant>,
 }
 
 impl Chunk {
-    const EMPTY: Self = Self { slots: [0; CHUNK_PAGES], count: 0, recent: [0; BIT_WORDS], unsettled: [0; BIT_WORDS] };
+    const EMPTY: Self =
+        Self { slots: [0; CHUNK_PAGES], count: 0, recent: [0; BIT_WORDS], unsettled: [0; BIT_WORDS], discarded: None };
+}
+
+impl Chunk {
+    /// Enough time has gone by for all discarding to be over.
+    fn settle(&mut self) {
+        self.unsettled = [0; BIT_WORDS];
+        self.discarded = None;
+    }
 }
 
 /// The table.
@@ -137,17 +151,16 @@ impl PageTable {
             let inside = indexes(&pages, number);
             let chunk = self.chunks.entry(number).or_insert_with(|| Box::new(Chunk::EMPTY));
             inside.for_each(|index| set_bit(&mut chunk.unsettled, index, true));
+            chunk.discarded = Some(Instant::now());
         }
-    }
-
-    /// Enough time has gone by for all discarding to be over.
-    pub(crate) fn settle(&mut self) {
-        self.chunks.values_mut().for_each(|chunk| chunk.unsettled = [0; BIT_WORDS]);
     }
 
     /// Whether the evictor may take a page, as far as the table knows; if it is recent, not this time.
     pub(crate) fn is_candidate(&mut self, page: Page) -> bool {
         let Some(chunk) = self.chunks.get_mut(&page.chunk()) else { return true };
+        if chunk.discarded.is_some_and(|since| since.elapsed() > DISCARDING) {
+            chunk.settle();
+        }
         let index = page.index();
         let recent = bit(&chunk.recent, index);
         set_bit(&mut chunk.recent, index, false);
@@ -230,7 +243,7 @@ mod tests {
         assert!(!table.is_candidate(Page(3)));
         assert!(table.is_candidate(Page(3)));
         table.unsettle(Page(3)..Page(4));
-        table.settle();
+        table.chunk(Page(3)).settle();
         assert!(table.is_candidate(Page(3)));
     }
 

@@ -20,7 +20,7 @@ use tmem_sys::{Event, Userfaultfd, Wake};
 use crate::core::Core;
 use crate::hands::Hands;
 use crate::intervals::Intervals;
-use crate::slots::{Place, Slot};
+use crate::slots::{Freed, Place, Slot};
 use crate::space::{Fault, Space, State};
 use crate::units::Page;
 use crate::{lock, read};
@@ -139,6 +139,7 @@ impl Server {
         }
         let share = |slot| lock(&self.core.slots).share(slot);
         let effects = state.apply(hands, core::mem::take(events), share, || withheld(hands));
+        let dead = self.core.unname(&effects.dropped);
         drop(state);
         if let Some(gate) = gate.as_ref().filter(|_| effects.changed) {
             gate.changed();
@@ -147,7 +148,7 @@ impl Server {
         for (child, state) in effects.children {
             self.adopt(child, state);
         }
-        self.core.drop_names(&effects.dropped);
+        self.core.flush(dead, Freed::Stored);
         Ok(effects.faults)
     }
 
@@ -214,8 +215,9 @@ impl Server {
         if self.window > 1 {
             self.restore_ahead(&mut state, fault.page, &mut dropped);
         }
+        let dead = self.core.unname(&dropped);
         drop(state);
-        self.core.drop_names(&dropped);
+        self.core.flush(dead, Freed::Stored);
         Answer::Given
     }
 
@@ -288,9 +290,12 @@ impl Server {
         self.outcome(page, error, true)
     }
 
-    /// Whether a fault waits for room. The agent never does: the evictor waits for it.
+    /// Whether a fault waits for room. The evictor never does, nor the agent, for which the evictor waits.
     fn must_wait(&self, fault: Fault) -> bool {
-        self.core.must_wait() && self.space.hands.get().is_none_or(|hands| hands.pid != fault.thread)
+        let is_agent = || self.space.hands.get().is_some_and(|hands| hands.pid == fault.thread);
+        // Relaxed: set before the first page was taken.
+        let is_evictor = || self.core.evictor.load(Ordering::Relaxed).cast_unsigned() == fault.thread;
+        self.core.must_wait() && !is_agent() && !is_evictor()
     }
 
     /// Notes that `page` is being given, and whether that was to be expected.

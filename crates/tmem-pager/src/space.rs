@@ -22,7 +22,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, OnceLock, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tmem_agent::protocol::MOVED;
 use tmem_sys::{Event, Pagemap, Pidfd, Userfaultfd};
@@ -37,9 +37,6 @@ use crate::units::{Page, pages_of};
 /// Number of an address space; a fork child learns its own from its tripwire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SpaceId(pub(crate) u64);
-
-/// How long after a program has asked for pages to be discarded the kernel may still be at it.
-const DISCARDING: Duration = Duration::from_secs(1);
 
 /// The process that runs in an address space.
 #[derive(Debug)]
@@ -78,6 +75,8 @@ pub(crate) struct Space {
     pub(crate) resident_pages: AtomicU32,
     /// Pages were refused because another process has them too: it, or its parent, was forked.
     pub(crate) forked: AtomicBool,
+    /// Addresses of its threads' lists of robust mutexes, as of the last look.
+    pub(crate) robust: Mutex<Vec<u64>>,
     /// Pages taken since it was last the evictor's turn to compare.
     pub(crate) taken: AtomicU32,
 }
@@ -94,8 +93,6 @@ pub(crate) struct State {
     pub(crate) hand: u64,
     /// What is not to be taken: the ends of stacks, what the kernel writes when a thread exits.
     pub(crate) excluded: Intervals,
-    /// When the last discarding was asked for.
-    discarded: Option<Instant>,
 }
 
 /// A move that the evictor has not seen the end of.
@@ -152,6 +149,7 @@ impl Space {
             gone: AtomicBool::new(false),
             resident_pages: AtomicU32::new(0),
             forked: AtomicBool::new(false),
+            robust: Mutex::default(),
             taken: AtomicU32::new(0),
         }
     }
@@ -211,7 +209,6 @@ impl State {
             flight: None,
             hand: 0,
             excluded: Intervals::default(),
-            discarded: None,
         }
     }
 
@@ -237,7 +234,6 @@ impl State {
                     let pages = pages_of(&range);
                     self.pages.forget(pages.clone(), |_, slot| effects.dropped.push(slot));
                     self.pages.unsettle(pages);
-                    self.discarded = Some(now);
                 }
                 Event::Unmap(range) => {
                     self.pages.forget(pages_of(&range), |_, slot| effects.dropped.push(slot));
@@ -280,14 +276,6 @@ impl State {
             self.armed.insert(range.start - from + to..range.end - from + to);
         }
         // `mremap` without MREMAP_DONTUNMAP is followed by an unmap of the old addresses.
-    }
-
-    /// Lets what was discarded long ago be evicted again.
-    pub(crate) fn settle(&mut self) {
-        if self.discarded.is_some_and(|since| since.elapsed() > DISCARDING) {
-            self.pages.settle();
-            self.discarded = None;
-        }
     }
 
     /// Whether a page may be taken, as far as is known here.

@@ -194,7 +194,7 @@ impl Watch {
                 return;
             }
         }
-        let excluded = self.stacks(hands.pid, program.pid);
+        let excluded = self.stacks(space, hands.pid, program.pid);
         let mut state = lock(&space.state);
         state.excluded = excluded;
         let mut registered = Intervals::default();
@@ -221,7 +221,7 @@ impl Watch {
     }
 
     /// Reads the mappings, and tells what of them the kernel or a thread needs at any time.
-    fn stacks(&mut self, agent: u32, program: u32) -> Intervals {
+    fn stacks(&mut self, space: &Space, agent: u32, program: u32) -> Intervals {
         let mut excluded = Intervals::default();
         self.threads.clear();
         let _ = tmem_sys::threads(program, &mut self.threads);
@@ -231,6 +231,7 @@ impl Watch {
         if tmem_sys::mappings(agent, &mut self.mappings).is_err() {
             self.mappings.clear();
         }
+        lock(&space.robust).clone_from(&heads);
         for head in heads {
             let holder = self.mappings.iter().find(|mapping| mapping.range.contains(&head));
             excluded.insert(match holder {
