@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::sync::mpsc;
+use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 use support::{
@@ -188,12 +188,16 @@ fn a_child_made_by_fork_has_a_descriptor_and_faults_of_its_own() {
     let Some((area, uffd)) = registered(2) else { return };
     let (there, missing) = (area.page(0), area.page(1));
     uffd.copy(there, &page_of(30), Wake::Yes).unwrap();
+    let ready = Arc::new(Barrier::new(2));
+    let is_ready = Arc::clone(&ready);
     let server = thread::spawn(move || {
+        is_ready.wait();
         let [Event::Fork(child)] = &events(&uffd)[..] else { panic!("not one fork") };
         let [Event::Fault { address, .. }] = events(child)[..] else { panic!("not one fault of the child") };
         child.copy(address, &page_of(4), Wake::Yes).unwrap();
         (uffd, address)
     });
+    ready.wait();
     let child = fork(|| load(there) + load(missing));
     assert_eq!(wait_for(child), 34);
     let (uffd, address) = server.join().unwrap();
@@ -206,7 +210,13 @@ fn a_child_made_by_fork_has_a_descriptor_and_faults_of_its_own() {
 fn a_dead_childs_memory_is_gone() {
     let _alone = alone();
     let Some((area, uffd)) = registered(1) else { return };
-    let server = thread::spawn(move || events(&uffd).pop().map(|event| (event, uffd)).unwrap());
+    let ready = Arc::new(Barrier::new(2));
+    let is_ready = Arc::clone(&ready);
+    let server = thread::spawn(move || {
+        is_ready.wait();
+        events(&uffd).pop().map(|event| (event, uffd)).unwrap()
+    });
+    ready.wait();
     let child = fork(|| 0);
     assert_eq!(wait_for(child), 0);
     let (Event::Fork(child), _uffd) = server.join().unwrap() else { panic!("not a fork") };

@@ -104,13 +104,14 @@ pub(crate) fn unmap(range: Range<u64>) {
 /// Moves a range of an [`Area`] to another place of one.
 pub(crate) fn remap(from: Range<u64>, to: u64) {
     let len = usize::try_from(from.end - from.start).unwrap();
-    let flags = rustix::mm::MremapFlags::empty();
+    let flags = rustix::mm::MremapFlags::MAYMOVE;
     let (from, to) = (pointer(from.start).cast(), pointer(to).cast());
     // SAFETY: both are areas', and nobody refers to them.
     unsafe { rustix::mm::mremap_fixed(from, len, len, flags, to).unwrap() };
 }
 
-/// A child that is a copy of this process, runs `child`, and exits with what it returns. `child` may not allocate.
+/// A child that is a copy of this process, runs `child`, and exits with what it returns. `child` may not allocate, nor may a
+/// thread that has to read the fork's event before this returns: fork holds the allocator's locks.
 pub(crate) fn fork(child: impl FnOnce() -> u8) -> libc::pid_t {
     // SAFETY: the child makes no call that takes a lock.
     let pid = unsafe { libc::fork() };
