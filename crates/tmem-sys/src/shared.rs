@@ -109,8 +109,8 @@ mod tests {
         let there = unsafe { &*other.cast::<Words>().cast_const() };
         std::thread::scope(|scope| {
             scope.spawn(|| {
+                // Relaxed here and below: the word is all that is told.
                 while there.last[1499].load(Ordering::Relaxed) == 0 {
-                    // the word is all that is told
                     wait(&there.last[1499], 0, Some(Duration::from_secs(10)));
                 }
                 there.first.store(7, Ordering::Relaxed); // as above
@@ -118,8 +118,8 @@ mod tests {
             });
             shared.last[1499].store(1, Ordering::Relaxed); // as above
             wake(&shared.last[1499], u32::MAX);
+            // as above
             while shared.first.load(Ordering::Relaxed) == 0 {
-                // as above
                 wait(&shared.first, 0, Some(Duration::from_secs(10)));
             }
         });
