@@ -232,3 +232,52 @@ fn query(file: &File, address: u64) -> Result<Mapping, Errno> {
         kind: if pool { MappingKind::Hugetlb } else { kind(name) },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_spaces_and_none_are_told_apart() {
+        let line = b"7f00-8f00 rw-s 00000000 00:01 77                         /dev/shm/a b (deleted)";
+        let mapping = parse(line).unwrap();
+        assert_eq!((mapping.range.clone(), mapping.kind), (0x7f00..0x8f00, MappingKind::Shmem));
+        assert!(mapping.read && mapping.write && !mapping.exec && mapping.shared);
+        let plain = parse(b"ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0").unwrap();
+        assert_eq!((plain.range.end, plain.kind), (0xffff_ffff_ff60_1000, MappingKind::Anonymous));
+        assert!(plain.exec && !plain.read);
+    }
+
+    #[test]
+    fn lines_that_are_none_are_refused() {
+        for line in [&b""[..], b"7f00", b"7f00-", b"7f00-8f00", b"7f00-8f00 rw", b"-8f00 rw-p 0 0 0", b"x-y rw-p 0 0 0"]
+        {
+            assert_eq!(parse(line), None, "{line:?}");
+        }
+        assert_eq!(hex(b"12345678123456789"), None);
+    }
+
+    #[test]
+    fn a_name_says_what_is_behind_it() {
+        let expected = [
+            ("", MappingKind::Anonymous),
+            ("[anon:glibc: malloc]", MappingKind::Anonymous),
+            ("[heap]", MappingKind::Heap),
+            ("[stack]", MappingKind::Stack),
+            ("/usr/lib/libc.so.6", MappingKind::File),
+            ("/memfd:x (deleted)", MappingKind::Shmem),
+            ("/SYSV00000000 (deleted)", MappingKind::Shmem),
+            ("/dev/zero (deleted)", MappingKind::Shmem),
+            ("[anon_shmem:x]", MappingKind::Shmem),
+            ("/anon_hugepage (deleted)", MappingKind::Hugetlb),
+            ("[vvar_vclock]", MappingKind::Special),
+            ("anon_inode:[io_uring]", MappingKind::Special),
+            ("/[aio] (deleted)", MappingKind::Special),
+            ("[anon:tmem staging]", MappingKind::Ours),
+            ("/memfd:tmem-comm (deleted)", MappingKind::Ours),
+        ];
+        for (name, kind_of) in expected {
+            assert_eq!(kind(name.as_bytes()), kind_of, "{name}");
+        }
+    }
+}

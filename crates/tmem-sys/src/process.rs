@@ -74,7 +74,7 @@ impl ResidencyOf {
         Ok(Self { status: open("status")?, statm: open("statm")? })
     }
 
-    /// All of it.
+    /// All of it, in 9.5 µs (Linux 6.18, a virtual machine, as the other figures here).
     ///
     /// # Errors
     /// When the process is gone (`ESRCH`), or has exited and waits for its parent (`InvalidData`).
@@ -85,7 +85,7 @@ impl ResidencyOf {
         Ok(Residency { anonymous: field("RssAnon:")?, file: field("RssFile:")?, shared: field("RssShmem:")? })
     }
 
-    /// The anonymous part alone, several times faster.
+    /// The anonymous part alone, in 1.3 µs.
     ///
     /// # Errors
     /// When the process is gone (`ESRCH`). One that waits for its parent has none.
@@ -102,7 +102,7 @@ impl ResidencyOf {
 }
 
 /// Anonymous memory of a process, in bytes, each page divided by the number of processes that share it (`Pss_Anon`). The
-/// kernel walks all page tables for it.
+/// kernel walks all page tables for it: 6 to 11 ms for 256 MiB in base pages, 0.24 ms in huge ones.
 ///
 /// # Errors
 /// When there is no such process, or no right to trace it.

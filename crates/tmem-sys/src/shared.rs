@@ -78,3 +78,70 @@ impl<T: SharedMemory> Drop for Shared<T> {
         debug_assert!(unmapped.is_ok(), "munmap of our own mapping failed: {unmapped:?}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::futex::{Waited, wait, wake};
+    use core::sync::atomic::{AtomicU32, Ordering};
+    use core::time::Duration;
+    use std::time::Instant;
+
+    #[repr(C)]
+    struct Words {
+        first: AtomicU32,
+        last: [AtomicU32; 1500],
+    }
+
+    // SAFETY: atomics alone.
+    unsafe impl SharedMemory for Words {}
+
+    #[test]
+    fn a_word_is_the_same_wherever_it_is_mapped() {
+        let shared = Shared::<Words>::new("tmem-test").unwrap();
+        assert_eq!(Shared::<Words>::BYTES, 2 * PAGE_BYTES);
+        let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
+        // SAFETY: a new mapping at an address that the kernel chooses.
+        let other =
+            unsafe { rustix::mm::mmap(core::ptr::null_mut(), Shared::<Words>::BYTES, prot, flags, shared.memfd(), 0) };
+        let other = other.unwrap();
+        // SAFETY: mapped as long as the memfd, and until the end of this test.
+        let there = unsafe { &*other.cast::<Words>().cast_const() };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Relaxed here and below: the word is all that is told.
+                while there.last[1499].load(Ordering::Relaxed) == 0 {
+                    wait(&there.last[1499], 0, Some(Duration::from_secs(10)));
+                }
+                there.first.store(7, Ordering::Relaxed); // as above
+                wake(&there.first, 1);
+            });
+            shared.last[1499].store(1, Ordering::Relaxed); // as above
+            wake(&shared.last[1499], u32::MAX);
+            // as above
+            while shared.first.load(Ordering::Relaxed) == 0 {
+                wait(&shared.first, 0, Some(Duration::from_secs(10)));
+            }
+        });
+        assert_eq!(shared.first.load(Ordering::Relaxed), 7); // as above
+        // SAFETY: mapped above; `there` is used no more.
+        unsafe { rustix::mm::munmap(other, Shared::<Words>::BYTES) }.unwrap();
+    }
+
+    #[test]
+    fn a_wait_ends_when_the_word_differs_or_the_time_is_over() {
+        let word = Shared::<AtomicU32>::new("tmem-test").unwrap();
+        assert_eq!(wait(&word, 1, None), Waited::Changed);
+        let start = Instant::now();
+        assert_eq!(wait(&word, 0, Some(Duration::from_millis(20))), Waited::TimedOut);
+        assert!(start.elapsed() >= Duration::from_millis(20));
+        assert_eq!((wake(&word, 1), wake(&word, 0)), (0, 0));
+        std::thread::scope(|scope| {
+            let sleeper = scope.spawn(|| wait(&word, 0, None));
+            while wake(&word, 1) == 0 {
+                std::thread::yield_now();
+            }
+            assert_eq!(sleeper.join().unwrap(), Waited::Woken);
+        });
+    }
+}

@@ -34,7 +34,8 @@ pub fn robust_list_head(tid: u32) -> Result<u64, Errno> {
     if failed == 0 { Ok(head as u64) } else { Err(last_errno()) }
 }
 
-/// Number of the system call that a thread sleeps in; `None` if it runs, or sleeps elsewhere (in a page fault, say).
+/// Number of the system call that a thread sleeps in; `None` if it runs, or sleeps elsewhere (in a page
+/// fault, say). A thread that asks for itself is told of the read that it asks by.
 ///
 /// # Errors
 /// When there is no such thread, or no right to trace it.
