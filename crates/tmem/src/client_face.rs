@@ -4,6 +4,8 @@ use crate::batch::{Action, Completion, Operation};
 use crate::budget::Use;
 use crate::client::{Account, ClientId, ClientState, Persistence, PoolCore, Sharing};
 use crate::context::Taken;
+use crate::engine::Engine;
+use crate::loan::Loan;
 use crate::memory::{Gather, Scatter};
 use crate::ops::{After, Target};
 use crate::outcome::{ByteRange, Outcome, Refusal};
@@ -161,14 +163,20 @@ impl Client {
         outcome
     }
 
-    /// The range of an operation that makes sense.
-    fn check(&self, pool: &PoolCore, action: &Action<'_>) -> Result<ByteRange, Refusal> {
+    /// Whether the client may use a pool that it once had.
+    fn check_pool(&self, pool: &PoolCore) -> Result<(), Refusal> {
         if self.account.state() == ClientState::Destroyed {
             return Err(Refusal::ClientDestroyed);
         }
         if pool.is_destroyed() {
             return Err(Refusal::UnknownPool(pool.id));
         }
+        Ok(())
+    }
+
+    /// The range of an operation that makes sense.
+    fn check(&self, pool: &PoolCore, action: &Action<'_>) -> Result<ByteRange, Refusal> {
+        self.check_pool(pool)?;
         match action {
             Action::Put { offset, from } => {
                 ByteRange::of_granules(*offset, from.iter().map(|part| part.len() as u64).sum())
@@ -356,6 +364,26 @@ impl Pool {
         let outcome = self.client.run(&mut context, &self.core, object, &mut action);
         context.recount(&engine.budget);
         outcome
+    }
+
+    /// Room in the log for blocks that somebody else encodes. It takes none before [`Loan::room`] asks for it.
+    #[must_use]
+    pub fn lend(&self) -> Loan {
+        Loan::new(self.clone())
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.client.store.engine
+    }
+
+    pub(crate) fn core(&self) -> &PoolCore {
+        &self.core
+    }
+
+    /// What an operation on `object` is on, if the client may still use the pool.
+    pub(crate) fn target(&self, object: ObjectId) -> Result<Target<'_>, Refusal> {
+        self.client.check_pool(&self.core)?;
+        Ok(Target { pool: &self.core, id: object, caller: &self.client.account })
     }
 
     /// Lets another client join. For the owner of a shared pool.

@@ -56,6 +56,8 @@ mod epoch;
 #[cfg(not(loom))]
 mod header;
 #[cfg(not(loom))]
+mod loan;
+#[cfg(not(loom))]
 mod log;
 #[cfg(all(test, loom))]
 mod loom_models;
@@ -88,7 +90,11 @@ pub use client::{ClientId, ClientState, Persistence, Sharing};
 #[cfg(not(loom))]
 pub use client_face::{Client, Pool, PoolOptions};
 #[cfg(not(loom))]
+pub use loan::{Content, LentBlock, Loan, MOST_ROOM_BYTES, Room};
+#[cfg(not(loom))]
 pub use outcome::{GranuleMap, Outcome, Refusal, Rejection};
+#[cfg(not(loom))]
+pub use segment::REGION_BYTES;
 #[cfg(not(loom))]
 pub use stats::Stats;
 #[cfg(not(loom))]
