@@ -95,8 +95,8 @@ impl Loan {
     /// A segment's rest of less than `bytes` is left unused, so little should be asked for and much be filled.
     ///
     /// # Errors
-    /// [`Outcome::Rejected`] when nothing can be freed; what the caller was going to replace is still there. [`Outcome::Refused`] for more than [`MOST_ROOM_BYTES`], or when the
-    /// pool or client was destroyed.
+    /// [`Outcome::Rejected`] when nothing can be freed; what the caller was going to replace is still there.
+    /// [`Outcome::Refused`] for more than [`MOST_ROOM_BYTES`], or when the pool or client was destroyed.
     pub fn room(&mut self, bytes: usize) -> Result<Room, Outcome> {
         if bytes > MOST_ROOM_BYTES {
             return Err(Outcome::Refused(Refusal::BeyondRoom { bytes, room: MOST_ROOM_BYTES }));
