@@ -5,11 +5,10 @@ use crate::budget::Use;
 use crate::client::{Account, ClientId, ClientState, Persistence, PoolCore, Sharing};
 use crate::context::Taken;
 use crate::engine::Engine;
-use crate::loan::{LentBlock, Loan};
+use crate::loan::Loan;
 use crate::memory::{Gather, Scatter};
 use crate::ops::{After, Target};
 use crate::outcome::{ByteRange, Outcome, Refusal};
-use crate::segment::OpenSegment;
 use crate::stats::{Counter, Stats};
 use crate::store::{Store, StoreError};
 use crate::table::{ObjectId, PoolId};
@@ -164,14 +163,20 @@ impl Client {
         outcome
     }
 
-    /// The range of an operation that makes sense.
-    fn check(&self, pool: &PoolCore, action: &Action<'_>) -> Result<ByteRange, Refusal> {
+    /// Whether the client may use a pool that it once had.
+    fn check_pool(&self, pool: &PoolCore) -> Result<(), Refusal> {
         if self.account.state() == ClientState::Destroyed {
             return Err(Refusal::ClientDestroyed);
         }
         if pool.is_destroyed() {
             return Err(Refusal::UnknownPool(pool.id));
         }
+        Ok(())
+    }
+
+    /// The range of an operation that makes sense.
+    fn check(&self, pool: &PoolCore, action: &Action<'_>) -> Result<ByteRange, Refusal> {
+        self.check_pool(pool)?;
         match action {
             Action::Put { offset, from } => {
                 ByteRange::of_granules(*offset, from.iter().map(|part| part.len() as u64).sum())
@@ -352,7 +357,16 @@ impl Pool {
         self.run(object.into(), Action::FlushObject)
     }
 
-    /// Room in the log for blocks that somebody else encodes. Takes no segment yet.
+    fn run(&self, object: ObjectId, mut action: Action<'_>) -> Outcome {
+        let engine = &self.client.store.engine;
+        let mut context = engine.contexts.take(&engine.budget);
+        engine.look_at(&context, (self.core.id, object), &action);
+        let outcome = self.client.run(&mut context, &self.core, object, &mut action);
+        context.recount(&engine.budget);
+        outcome
+    }
+
+    /// Room in the log for blocks that somebody else encodes. It takes none before [`Loan::room`] asks for it.
     #[must_use]
     pub fn lend(&self) -> Loan {
         Loan::new(self.clone())
@@ -362,26 +376,14 @@ impl Pool {
         &self.client.store.engine
     }
 
-    pub(crate) fn enter_lent(&self, head: &mut Option<OpenSegment>, blocks: &[LentBlock]) -> (usize, Option<Outcome>) {
-        let engine = self.engine();
-        if self.client.account.state() == ClientState::Destroyed {
-            return (0, Some(Outcome::Refused(Refusal::ClientDestroyed)));
-        }
-        let Some(first) = blocks.first() else { return (0, None) };
-        let mut context = engine.contexts.take(&engine.budget);
-        let target = Target { pool: &self.core, id: first.object, caller: &self.client.account };
-        let (entered, stopped) = engine.enter_lent(&mut context, target, head, blocks);
-        context.recount(&engine.budget);
-        (entered, stopped)
+    pub(crate) fn core(&self) -> &PoolCore {
+        &self.core
     }
 
-    fn run(&self, object: ObjectId, mut action: Action<'_>) -> Outcome {
-        let engine = &self.client.store.engine;
-        let mut context = engine.contexts.take(&engine.budget);
-        engine.look_at(&context, (self.core.id, object), &action);
-        let outcome = self.client.run(&mut context, &self.core, object, &mut action);
-        context.recount(&engine.budget);
-        outcome
+    /// What an operation on `object` is on, if the client may still use the pool.
+    pub(crate) fn target(&self, object: ObjectId) -> Result<Target<'_>, Refusal> {
+        self.client.check_pool(&self.core)?;
+        Ok(Target { pool: &self.core, id: object, caller: &self.client.account })
     }
 
     /// Lets another client join. For the owner of a shared pool.

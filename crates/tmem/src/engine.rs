@@ -5,6 +5,7 @@ use crate::cleaner::{Cleaner, Signal};
 use crate::client::{PoolCore, Registry};
 use crate::context::{Context, Contexts};
 use crate::epoch::Epochs;
+use crate::loan::Loans;
 use crate::log::Log;
 use crate::ops::Target;
 use crate::row::Class;
@@ -29,6 +30,7 @@ pub(crate) struct Engine {
     pub(crate) log: Log,
     pub(crate) tables: Tables,
     pub(crate) contexts: Contexts,
+    pub(crate) loans: Loans,
     pub(crate) registry: Registry,
     /// Lock: taken before everything else. Whoever holds it cleans.
     cleaner: Mutex<Cleaner>,
@@ -54,6 +56,7 @@ impl Engine {
             log: Log::new()?,
             tables: Tables::new()?,
             contexts,
+            loans: Loans::default(),
             registry: Registry::default(),
             cleaner,
             signal: Signal::default(),

@@ -90,9 +90,11 @@ pub use client::{ClientId, ClientState, Persistence, Sharing};
 #[cfg(not(loom))]
 pub use client_face::{Client, Pool, PoolOptions};
 #[cfg(not(loom))]
-pub use loan::{Content, LentBlock, Loan, Room};
+pub use loan::{Content, LentBlock, Loan, MOST_ROOM_BYTES, Room};
 #[cfg(not(loom))]
 pub use outcome::{GranuleMap, Outcome, Refusal, Rejection};
+#[cfg(not(loom))]
+pub use segment::REGION_BYTES;
 #[cfg(not(loom))]
 pub use stats::Stats;
 #[cfg(not(loom))]

@@ -1,103 +1,144 @@
-//! Loans: room in the log for blocks that somebody else encodes, another process perhaps.
+//! Loans: room in the log for blocks that another process encodes.
 //!
-//! A [`Loan`] is the right to append to one open segment, like a context's head, held for longer than a call. Its [`Room`] is told by
-//! region and offset, so that whoever has mapped the region's memfd ([`crate::Store::region`]) can write there: for each block a gap of 16
-//! bytes, the payload, and padding to a multiple of 16. [`Loan::enter`] then makes the headers, with their checksums, and enters the
-//! blocks as a put does. Nothing that the other side says is believed: a block that does not fit or is in an unknown codec is
-//! refused. What it writes there after the blocks were entered is found by their checksums.
+//! That process maps the memory of the segments ([`Store::region`](crate::Store::region)) and encodes granules to where
+//! [`Loan::room`] says; [`Loan::enter`] then checks sizes, writes headers, and stores entries, as a put does for what it
+//! has encoded itself. The bytes are never copied.
+//!
+//! | room of a loan | who writes there | cleaner |
+//! |---|---|---|
+//! | none given out | nobody | may seal the segment, if it needs the room |
+//! | given out by `room` | the other process | leaves it alone |
+//! | ended by `enter` or `end`, or by the drop | nobody | as at first |
+//!
+//! # Trust
+//! What the other process says is checked: blocks lie within the room given out, their codec is one that is known. What
+//! it writes is covered by a checksum from `enter` on, so a later change of it is a granule that is
+//! [corrupt](crate::Outcome::Corrupt) and never wrong bytes, unless it falls between the check and the decoding of one
+//! get. Whoever has a region mapped can spoil every block in it this way, but no table.
+//!
+//! Lock: a loan's own, before that of a context. Whoever else wants a loan's lock only tries.
 
 use crate::client_face::Pool;
-use crate::outcome::Outcome;
-use crate::row::Class;
+use crate::engine::Engine;
+use crate::ops::{Stall, Tries, class_of};
+use crate::outcome::{Outcome, Refusal};
 use crate::segment::OpenSegment;
 use crate::table::ObjectId;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 
-/// Bytes in front of each payload, left for its header.
-pub(crate) const GAP_BYTES: usize = 16;
+/// The most room that [`Loan::room`] can be asked for.
+pub const MOST_ROOM_BYTES: usize = 1 << 20;
 
-/// Where blocks may be written.
+/// The right to have blocks encoded elsewhere and to enter them into one pool. See [`Pool::lend`].
+///
+/// A loan whose room is given out keeps a segment of 2 MiB open. Dropping it seals that.
+#[derive(Debug)]
+pub struct Loan {
+    pool: Pool,
+    lent: Arc<Mutex<Lent>>,
+}
+
+/// Where blocks go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
-    /// Number of the region.
+    /// Number of the region, for [`Store::region`](crate::Store::region).
     pub region: u32,
-    /// First byte in the region's memfd.
+    /// First byte within the region; a multiple of 16.
     pub offset_bytes: u64,
-    /// Bytes from there on; within one segment.
+    /// Bytes. At least as many as were asked for: what is left of the segment.
     pub len: usize,
 }
 
-/// A granule of 4096 bytes that somebody has encoded.
+/// A granule to be entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LentBlock {
-    /// Whose it is.
+    /// Its object.
     pub object: ObjectId,
-    /// Which one.
+    /// Its offset in the object over 4096.
     pub granule: u64,
-    /// What it is.
+    /// What it holds.
     pub content: Content,
 }
 
-/// What a granule was encoded to.
+/// What a lent granule holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
-    /// Four bytes that it repeats; takes no room.
+    /// These four bytes (little endian), repeated. It takes no room.
     Filled(u32),
-    /// The next payload in the room.
+    /// What was encoded into the room, as [`tmem_codec::encode`] says.
     Encoded {
-        /// Number of the codec ([`tmem_codec::Codec`]).
+        /// The codec's number.
         codec: u8,
-        /// Bytes of the payload.
+        /// Bytes of payload, 1 to 4096.
         bytes: u32,
     },
 }
 
-impl LentBlock {
-    pub(crate) fn is_encoded(&self) -> bool {
-        matches!(self.content, Content::Encoded { .. })
-    }
-}
-
-/// The right to append to a segment. Dropping it seals the segment.
-#[derive(Debug)]
-pub struct Loan {
-    pool: Pool,
-    head: Option<OpenSegment>,
+/// The state of a loan.
+#[derive(Debug, Default)]
+pub(crate) struct Lent {
+    pub(crate) head: Option<OpenSegment>,
+    /// Bytes of it that are given out. Above 0, nobody but the loan's owner touches the head.
+    pub(crate) given_bytes: usize,
 }
 
 impl Loan {
     pub(crate) fn new(pool: Pool) -> Self {
-        Self { pool, head: None }
+        let lent = Arc::default();
+        pool.engine().loans.add(&lent);
+        Self { pool, lent }
     }
 
-    /// Room for at least `bytes` (at most a mebibyte): in the segment that is open or, when it is full, in another one. What was
-    /// written to the room before and not entered is forgotten.
+    /// Where the next blocks go: at least `bytes` of room, 16 for each block's header included. Opens another segment if
+    /// this one has less, and cleans if there is none. Room that was given out before and not entered is forgotten.
+    ///
+    /// A segment's rest of less than `bytes` is left unused, so little should be asked for and much be filled.
     ///
     /// # Errors
-    /// [`Outcome::Rejected`] when the store has no segment left and can make none.
+    /// [`Outcome::Rejected`] when nothing can be freed; what the caller was going to replace is still there.
+    /// [`Outcome::Refused`] for more than [`MOST_ROOM_BYTES`], or when the pool or client was destroyed.
     pub fn room(&mut self, bytes: usize) -> Result<Room, Outcome> {
-        assert!(bytes <= 1 << 20, "a room is at most a mebibyte: {bytes}");
-        if self.head.as_ref().is_none_or(|head| head.room() < bytes) {
-            self.end();
-            let engine = self.pool.engine();
-            let class = Class::of(self.pool.persistence());
-            let mut context = engine.contexts.take(&engine.budget);
-            self.head = Some(engine.open_lent(&mut context, class)?);
+        if bytes > MOST_ROOM_BYTES {
+            return Err(Outcome::Refused(Refusal::BeyondRoom { bytes, room: MOST_ROOM_BYTES }));
         }
-        let head = self.head.as_mut().unwrap_or_else(|| unreachable!("a head was just opened"));
+        let target = self.pool.target(ObjectId::default()).map_err(Outcome::Refused)?;
+        let engine = self.pool.engine();
+        let mut lent = lock(&self.lent);
+        lent.given_bytes = 0;
+        if let Some(full) = lent.head.take_if(|head| head.left_bytes() < bytes.max(1)) {
+            engine.log.seal(full);
+        }
+        let mut head = match lent.head.take() {
+            Some(head) => head,
+            None => engine.open_lent(target.pool)?,
+        };
         head.rewind();
-        let (region, offset_bytes) = head.place();
-        Ok(Room { region, offset_bytes, len: head.room() + GAP_BYTES })
+        let (region, offset_bytes) = head.tail_place();
+        let len = head.left_bytes();
+        *lent = Lent { head: Some(head), given_bytes: len };
+        Ok(Room { region, offset_bytes, len })
     }
 
-    /// Enters blocks that were written to the room, in their order, each in place of what was there. Returns how many were entered,
-    /// and why not more; the others' granules are missing then.
+    /// Enters granules of which the blocks were encoded, in this order, from the start of the room on: each as 16 bytes
+    /// for its header, the payload, and what it takes to a multiple of 16. Replaces what was there, as puts do.
+    ///
+    /// Returns how many were entered, from the first on, and why the next one was not. That one and all after it are
+    /// missing then, as after a put that failed, unless the pool or client was destroyed. Either way the room ends here.
+    #[must_use = "what was not entered is missing"]
     pub fn enter(&mut self, blocks: &[LentBlock]) -> (usize, Option<Outcome>) {
-        self.pool.enter_lent(&mut self.head, blocks)
+        let engine = self.pool.engine();
+        let mut lent = lock(&self.lent);
+        let done = engine.enter_lent(&self.pool, &mut lent, blocks);
+        lent.given_bytes = 0;
+        done
     }
 
-    /// Seals what is open.
+    /// Takes the room back, what was written to it and not entered forgotten, and seals the segment. Nobody may be writing
+    /// there any more. The loan can go on afterwards.
     pub fn end(&mut self) {
-        if let Some(head) = self.head.take() {
+        let mut lent = lock(&self.lent);
+        lent.given_bytes = 0;
+        if let Some(head) = lent.head.take() {
             self.pool.engine().log.seal(head);
         }
     }
@@ -107,4 +148,68 @@ impl Drop for Loan {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Every loan of a store.
+#[derive(Debug, Default)]
+pub(crate) struct Loans(Mutex<Vec<Weak<Mutex<Lent>>>>);
+
+impl Loans {
+    fn add(&self, lent: &Arc<Mutex<Lent>>) {
+        let mut loans = lock(&self.0);
+        loans.retain(|loan| loan.strong_count() > 0);
+        loans.push(Arc::downgrade(lent));
+    }
+
+    /// Bytes that are left in the heads of which no room is given out.
+    pub(crate) fn idle_room(&self) -> usize {
+        let mut room = 0;
+        self.for_each_idle(|head| room += head.as_ref().map_or(0, OpenSegment::room));
+        room
+    }
+
+    /// Takes the heads of which no room is given out, so that they can be sealed.
+    pub(crate) fn take_idle_heads(&self) -> Vec<OpenSegment> {
+        let mut heads = Vec::new();
+        self.for_each_idle(|head| heads.extend(head.take()));
+        heads
+    }
+
+    fn for_each_idle(&self, mut visit: impl FnMut(&mut Option<OpenSegment>)) {
+        for loan in lock(&self.0).iter().filter_map(Weak::upgrade) {
+            let mut lent = match loan.try_lock() {
+                Ok(lent) => lent,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => continue,
+            };
+            if lent.given_bytes == 0 {
+                visit(&mut lent.head);
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// A segment for a loan on `pool`.
+    fn open_lent(&self, pool: &crate::client::PoolCore) -> Result<OpenSegment, Outcome> {
+        let mut tries = Tries::default();
+        loop {
+            let full = match self.log.open((class_of(pool), 0), &self.budget, crate::budget::Claim::Put) {
+                Ok(open) => {
+                    self.signal.nudge();
+                    return Ok(open);
+                }
+                Err(full) => full,
+            };
+            let mut context = self.contexts.take(&self.budget);
+            if let Some(failed) = self.unblock(&mut context, pool, (Stall::NoRoom(full), &mut tries), |_| 0) {
+                return Err(failed);
+            }
+        }
+    }
+}
+
+/// A loan whose user panicked is as good as any: what was not committed is rewound when its head is next used.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -70,12 +70,23 @@ pub enum Refusal {
     /// There is no such pool, it was destroyed, or this client has not joined it.
     #[error("no pool {0:?} for this client: it was destroyed, or never created or joined")]
     UnknownPool(crate::PoolId),
-    /// A lent block is in a codec that this build does not have, or does not fit the room.
-    #[error("a lent block is in no known codec, or longer than its room")]
-    BadBlock,
     /// The client was destroyed.
     #[error("the client was destroyed")]
     ClientDestroyed,
+    /// More room than a loan gives, or blocks that take more than the room that was given.
+    #[error("{bytes} bytes of blocks with their headers: the room for them is {room} bytes")]
+    BeyondRoom {
+        /// Bytes asked for, or taken by the blocks up to the first that is too much.
+        bytes: usize,
+        /// Bytes that there are.
+        room: usize,
+    },
+    /// A lent block in a codec that the engine does not know.
+    #[error("no codec has the number {0}")]
+    UnknownCodec(u8),
+    /// A lent block that is empty, or longer than what it was made from.
+    #[error("a block of {0} bytes: a granule takes 1 to 4096")]
+    BlockSize(u32),
 }
 
 /// Which granules of a get were filled: a bit for each granule that the range touches, in order.

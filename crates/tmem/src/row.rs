@@ -55,17 +55,6 @@ pub(crate) enum Class {
     Protected = 2,
 }
 
-impl Class {
-    /// Where blocks of a pool go when they are put.
-    #[cfg(not(loom))]
-    pub(crate) fn of(persistence: crate::client::Persistence) -> Self {
-        match persistence {
-            crate::client::Persistence::Persistent => Self::Persistent,
-            crate::client::Persistence::Ephemeral => Self::Probation,
-        }
-    }
-}
-
 /// A row's word, unpacked by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RowWord(u64);

@@ -4,19 +4,24 @@
 //! The owner of an [`OpenSegment`] writes above `filled`. Nobody writes below it, so whoever found a block through an
 //! entry may read it for as long as they are pinned: the segment is handed out again only after their pin's epoch has
 //! passed. These two rules are what every `unsafe` block here rests on.
+//!
+//! The owner may let another process write there (a [`Loan`](crate::Loan)), and does not look until that has said that
+//! it is done. Nothing can stop that process from writing at other times and in other places. What is read here is
+//! therefore bytes of any value: checked against a checksum, and used as a length or an index only after a check.
 
 use crate::entry::{BlockRef, MAX_SEGMENTS};
 use crate::epoch::Pin;
 use crate::header::{HEADER_BYTES, Header};
 use crate::row::{Row, State};
 use crate::units::{SEGMENT_BYTES, SEGMENT_UNITS, SegmentId, unit_bytes};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::OnceLock;
 use tmem_sys::{CACHE_LINE_BYTES, Memfd, Pages, Reservation, SysError};
 
 /// Segments of one memfd.
 const REGION_SEGMENTS: usize = 512;
-const REGION_BYTES: usize = REGION_SEGMENTS * SEGMENT_BYTES;
+
+/// Bytes of a region: of one memfd of segments.
+pub const REGION_BYTES: usize = REGION_SEGMENTS * SEGMENT_BYTES;
 
 /// Segments that a store can have: a terabyte's worth.
 pub(crate) const CAPACITY_SEGMENTS: u32 = 1 << 19;
@@ -28,7 +33,7 @@ pub(crate) const REGION_ROWS_BYTES: usize = REGION_SEGMENTS * size_of::<Row>();
 #[derive(Debug)]
 struct Region {
     rows: Box<[Row]>,
-    /// Keeps the memory alive, and can be handed to another process.
+    /// Can be handed to another process.
     memfd: Memfd,
 }
 
@@ -61,8 +66,8 @@ impl Segments {
     }
 
     /// The memory of a region, if it exists.
-    pub(crate) fn region(&self, number: u32) -> Option<BorrowedFd<'_>> {
-        Some(self.regions.get(number as usize)?.get()?.memfd.as_fd())
+    pub(crate) fn region(&self, number: u32) -> Option<&Memfd> {
+        Some(&self.regions.get(number as usize)?.get()?.memfd)
     }
 
     /// The row of a segment whose region exists.
@@ -167,6 +172,18 @@ impl OpenSegment {
         unit_bytes(SEGMENT_UNITS - self.tail).saturating_sub(HEADER_BYTES)
     }
 
+    /// Bytes in all for more blocks with their headers.
+    pub(crate) fn left_bytes(&self) -> usize {
+        unit_bytes(SEGMENT_UNITS - self.tail)
+    }
+
+    /// Where the next block goes: region, and byte within it.
+    pub(crate) fn tail_place(&self) -> (u32, u64) {
+        #[expect(clippy::cast_possible_truncation, reason = "a segment's number has 32 bits")]
+        let (region, nth) = (self.id.0 / REGION_SEGMENTS as u32, self.id.0 as usize % REGION_SEGMENTS);
+        (region, (nth * SEGMENT_BYTES + unit_bytes(self.tail)) as u64)
+    }
+
     /// Where the payload of the next block goes: all of [`Self::room`].
     pub(crate) fn payload<'a>(&'a mut self, segments: &'a Segments) -> &'a mut [u8] {
         let room = self.room();
@@ -202,13 +219,6 @@ impl OpenSegment {
         self.tail += block.units;
         assert!(self.tail <= SEGMENT_UNITS);
         block
-    }
-
-    /// Where the next block goes: the region's number, and the byte in its memfd.
-    pub(crate) fn place(&self) -> (u32, u64) {
-        let segments = REGION_SEGMENTS as u32;
-        let offset = (self.id.0 % segments) as usize * SEGMENT_BYTES + unit_bytes(self.tail);
-        (self.id.0 / segments, offset as u64)
     }
 
     /// Makes all blocks so far known: to be called before their entries are stored.

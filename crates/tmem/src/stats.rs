@@ -37,7 +37,7 @@ macro_rules! counters {
 }
 
 counters! {
-    Puts puts "Puts.",
+    Puts puts "Puts, and times that a loan's blocks were entered.",
     PutsStored puts_stored "Puts that were stored.",
     PutsRejected puts_rejected "Puts that were rejected: no room within the budget or the cap.",
     PutsFrozen puts_frozen "Puts that failed because the client is frozen.",

@@ -5,7 +5,7 @@ use crate::client::{Account, ClientId, ClientState};
 use crate::client_face::Client;
 use crate::engine::{Engine, check_budget};
 use crate::stats::Stats;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 /// How a store is made.
@@ -186,10 +186,17 @@ impl Store {
         self.engine.settle_all(Cold::Everything);
     }
 
-    /// The memory of region `number`, for whoever fills a [`crate::Loan`] to map: 512 segments. None: there is no such region yet.
+    /// Memory of region `number`, [`REGION_BYTES`](crate::REGION_BYTES) long, to be mapped by whoever fills a
+    /// [`Loan`](crate::Loan). None: there is no such region yet.
     #[must_use]
     pub fn region(&self, number: u32) -> Option<BorrowedFd<'_>> {
-        self.engine.log.segments.region(number)
+        self.engine.log.segments.region(number).map(AsFd::as_fd)
+    }
+
+    /// What [`Store::memory`] gives as `used`, and nothing else: one load.
+    #[must_use]
+    pub fn used_bytes(&self) -> usize {
+        self.engine.budget.used()
     }
 
     /// What memory is used for.

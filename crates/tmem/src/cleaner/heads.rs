@@ -66,9 +66,14 @@ impl Engine {
         slot.as_mut().map(|head| kind.join(head)).ok_or(NoRoom::Segment)
     }
 
+    /// Takes the heads that nobody is appending to, but for the cleaner's.
+    pub(super) fn take_idle_heads(&self) -> impl Iterator<Item = OpenSegment> + use<> {
+        self.contexts.take_idle_heads().into_iter().chain(self.loans.take_idle_heads())
+    }
+
     /// Seals the heads that nobody is appending to.
     pub(super) fn seal_idle_heads(&self, cleaner: &mut Cleaner) {
-        for head in self.contexts.take_idle_heads() {
+        for head in self.take_idle_heads() {
             self.log.seal(head);
         }
         for head in cleaner.heads.take() {

@@ -183,10 +183,10 @@ impl Engine {
         let whole = self.budget.can_clean();
         let cleaners = cleaner.heads.open().filter(|_| whole);
         let room: usize = own.heads.iter().flatten().chain(cleaners).map(OpenSegment::room).sum();
-        if room + self.contexts.idle_room() < SEGMENT_BYTES {
+        if room + self.contexts.idle_room() + self.loans.idle_room() < SEGMENT_BYTES {
             return Err(Exhausted);
         }
-        let idle = own.heads.iter_mut().filter_map(Option::take).chain(self.contexts.take_idle_heads());
+        let idle = own.heads.iter_mut().filter_map(Option::take).chain(self.take_idle_heads());
         let cleaners = whole.then(|| cleaner.heads.take()).into_iter().flatten();
         for head in idle.chain(cleaners) {
             self.log.seal(head);

@@ -1,175 +1,166 @@
-//! Blocks that somebody else has encoded, entered as a put would have.
+//! Entering what a loan's other side has encoded.
 //!
-//! The loan's own head stands in for the context's while they are entered, so that everything from [`Pending`] on is as in a put: a
-//! head is sealed only when all its blocks have been entered, and what is not entered is forgotten by rewinding it. The payloads
-//! lie where the head would have put them: each behind the gap for its header, one after the other.
+//! The blocks lie at the tail of the loan's head. They are entered in runs: consecutive ones of one leaf, under one lock.
 
-use super::put::{Pending, Place, Stall, Tries};
+use super::enter::{Pending, Stall, Tries};
 use super::{Target, leaf_index};
-use crate::budget::{Claim, NoRoom};
-use crate::cleaner::Want;
+use crate::client_face::Pool;
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::entry::Entry;
 use crate::header::{HEADER_BYTES, Header};
-use crate::loan::{Content, LentBlock};
-use crate::outcome::{Outcome, Rejection};
-use crate::row::Class;
+use crate::loan::{Content, Lent, LentBlock};
+use crate::outcome::{ByteRange, Outcome, Refusal};
 use crate::segment::OpenSegment;
 use crate::stats::Counter;
 use crate::table::LEAF_GRANULES;
-use crate::units::{GRANULE_BYTES, Granule};
+use crate::units::{GRANULE_BYTES, Granule, unit_bytes, units_for};
 use tmem_codec::Codec;
 
-/// Granules of one leaf in a row, each with a block of its own.
-type Run<'a> = &'a [LentBlock];
+/// Blocks that are entered together.
+#[derive(Clone, Copy)]
+struct Run<'b> {
+    blocks: &'b [LentBlock],
+    /// What they take in the room.
+    bytes: usize,
+}
 
 impl Engine {
-    /// A new head for a loan.
-    pub(crate) fn open_lent(&self, context: &mut Context, class: Class) -> Result<OpenSegment, Outcome> {
+    /// See [`crate::Loan::enter`].
+    pub(crate) fn enter_lent(&self, pool: &Pool, lent: &mut Lent, blocks: &[LentBlock]) -> (usize, Option<Outcome>) {
+        let mut context = self.contexts.take(&self.budget);
+        let (mut done, mut failed) = (0, None);
         let mut tries = Tries::default();
-        loop {
-            match self.log.open((class, 0), &self.budget, Claim::Put) {
-                Ok(head) => {
-                    self.signal.nudge();
-                    return Ok(head);
-                }
-                Err(_) if self.make_room(context, Want::Segment).is_ok() && tries.again() => {}
-                Err(_) => return Err(Outcome::Rejected(Rejection::Budget)),
-            }
-        }
-    }
-
-    /// Enters blocks whose payloads lie at the tail of `head`, in order. Returns how many, and why not more.
-    pub(crate) fn enter_lent(
-        &self,
-        context: &mut Context,
-        target: Target<'_>,
-        head: &mut Option<OpenSegment>,
-        blocks: &[LentBlock],
-    ) -> (usize, Option<Outcome>) {
-        let class = Class::of(target.pool.persistence);
-        core::mem::swap(context.head(class), head);
-        let mut done = 0;
-        let mut tries = Tries::default();
-        let mut stopped = None;
-        while done < blocks.len() && stopped.is_none() {
-            let run = first_run(&blocks[done..]);
-            match self.enter_lent_run(context, Target { id: run[0].object, ..target }, class, run) {
-                Ok(granules) => {
-                    done += granules;
-                    tries.progress(granules);
-                    if granules < run.len() {
-                        stopped = Some(Outcome::Refused(crate::Refusal::BadBlock));
+        while failed.is_none() && done < blocks.len() {
+            let rest = &blocks[done..];
+            let let_go = |context: &Context| self.let_go(context, pool, rest);
+            let target = pool.target(rest[0].object);
+            match target.and_then(|target| Ok((target, next_run(target, rest, lent.given_bytes)?))) {
+                Err(refusal) => failed = Some(Outcome::Refused(refusal)),
+                Ok((target, run)) => match self.enter_lent_run(&mut context, target, lent.head.as_mut(), run) {
+                    Ok(bytes) => {
+                        done += run.blocks.len();
+                        lent.given_bytes -= run.bytes;
+                        tries.progress(bytes);
                     }
-                }
-                Err(stall) => stopped = self.unblock_lent(context, target, stall, &mut tries),
+                    Err(stall) => failed = self.unblock(&mut context, target.pool, (stall, &mut tries), let_go),
+                },
             }
         }
-        core::mem::swap(context.head(class), head);
-        self.flush_lent(context, target, &blocks[done..]);
-        (done, stopped)
+        if failed.is_some() {
+            self.let_go(&context, pool, &blocks[done..]);
+        }
+        let counter = match &failed {
+            None => Counter::PutsStored,
+            Some(Outcome::Rejected(_)) => Counter::PutsRejected,
+            Some(Outcome::Frozen) => Counter::PutsFrozen,
+            Some(_) => Counter::PutsRefused,
+        };
+        for counter in [Counter::Puts, counter] {
+            self.count(&context, pool.core(), counter, 1);
+        }
+        (done, failed)
     }
 
-    /// Enters blocks of one leaf. Returns how many; less than all if one makes no sense.
+    /// Makes the granules of `blocks` missing. Returns how many were there.
+    fn let_go(&self, context: &Context, pool: &Pool, blocks: &[LentBlock]) -> u64 {
+        let flush = |block: &LentBlock| {
+            let target = pool.target(block.object).ok()?;
+            Some(self.flush_range(context, target, range_of(block).ok()?))
+        };
+        blocks.iter().filter_map(flush).sum()
+    }
+
+    /// Enters a run, the blocks of which are next in `head`. Returns the bytes of memory that it stands for.
     fn enter_lent_run(
         &self,
         context: &mut Context,
         target: Target<'_>,
-        class: Class,
+        head: Option<&mut OpenSegment>,
         run: Run<'_>,
     ) -> Result<usize, Stall> {
-        let first = Granule(run[0].granule);
         let _pin = self.epochs.pin(context.slot);
         let pool = target.pool;
-        if pool.is_destroyed() {
-            return Err(Stall::Gone);
-        }
-        if target.is_frozen() {
+        let granules = || run.blocks.iter().map(|block| Granule(block.granule));
+        let place = self.place(context, target, Granule(run.blocks[0].granule), 1)?;
+        // Asked now that the run is pinned: `Client::freeze` waits for those before it.
+        if target.is_frozen() && !self.holds_all(place.object, granules()) {
             return Err(Stall::Frozen);
         }
-        let object = self.tables.find_or_make(pool.id, target.id, &self.budget)?;
-        let leaf = self.tables.ensure_leaf(pool, object, first, &self.budget)?;
-        let place = Place { object, leaf, class, block_granules: 1 };
-        let mut pending = Pending::starting_at(leaf_index(first));
-        let sound = run.iter().take_while(|block| self.push_lent(context, &place, block.content, &mut pending)).count();
-        self.enter(context, pool, &place, &mut pending)?;
-        self.count(
-            context,
-            pool,
-            Counter::BlocksPut,
-            run[..sound].iter().filter(|block| block.is_encoded()).count() as u64,
-        );
-        Ok(sound)
-    }
-
-    /// Puts the header before a payload. Returns whether the block made sense.
-    fn push_lent(&self, context: &mut Context, place: &Place, content: Content, pending: &mut Pending) -> bool {
-        let (codec, bytes) = match content {
-            Content::Filled(pattern) => {
-                pending.push(Entry::filled(pattern), GRANULE_BYTES);
-                return true;
+        let mut pending = Pending::starting_at(0);
+        let (mut blocks, mut stored_bytes) = (0, 0);
+        let mut head = head;
+        if let Some(head) = &mut head {
+            head.rewind();
+        }
+        for block in run.blocks {
+            pending.go_to(leaf_index(Granule(block.granule)));
+            match (block.content, &mut head) {
+                (Content::Filled(pattern), _) => pending.push(Entry::filled(pattern), GRANULE_BYTES),
+                (Content::Encoded { codec, bytes }, Some(head)) => {
+                    let codec = Codec::try_from(codec).unwrap_or_else(|_| unreachable!("a run's codecs are known"));
+                    let header = Header {
+                        leaf: place.leaf.0,
+                        first: pending.next(),
+                        raw_bytes: GRANULE_BYTES,
+                        codec,
+                        settled: false,
+                        stored_bytes: bytes as usize,
+                    };
+                    pending.push_block(head.push(&self.log.segments, &header), GRANULE_BYTES);
+                    blocks += 1;
+                    stored_bytes += u64::from(bytes);
+                }
+                (Content::Encoded { .. }, None) => unreachable!("room is given out of a head"),
             }
-            Content::Encoded { codec, bytes } => (Codec::try_from(codec), bytes as usize),
-        };
-        let (Ok(codec), Some(head)) = (codec, context.head(place.class)) else { return false };
-        if bytes > GRANULE_BYTES || bytes > head.room() {
-            return false;
         }
-        let header = Header {
-            leaf: place.leaf.0,
-            first: pending.next(),
-            raw_bytes: GRANULE_BYTES,
-            codec,
-            settled: false,
-            stored_bytes: bytes,
-        };
-        let block = head.push(&self.log.segments, &header);
-        pending.push_block(block, GRANULE_BYTES);
-        true
-    }
-
-    fn unblock_lent(
-        &self,
-        context: &mut Context,
-        target: Target<'_>,
-        stall: Stall,
-        tries: &mut Tries,
-    ) -> Option<Outcome> {
-        let made = match stall {
-            Stall::Again => Ok(()),
-            Stall::Frozen => return Some(Outcome::Frozen),
-            Stall::Gone => return Some(Outcome::Refused(crate::Refusal::UnknownPool(target.pool.id))),
-            Stall::NoRoom(NoRoom::Segment) => self.make_room(context, Want::Segment),
-            Stall::NoRoom(NoRoom::Tables(bytes)) => self.make_room(context, Want::Tables(bytes)),
-            Stall::Cap => self.make_room(context, Want::Cap(&target.pool.owner)),
-        };
-        if made.is_ok() && tries.again() {
-            return None;
-        }
-        Some(Outcome::Rejected(if stall == Stall::Cap { Rejection::Cap } else { Rejection::Budget }))
-    }
-
-    /// What is not entered is missing, as after a put that failed.
-    fn flush_lent(&self, context: &mut Context, target: Target<'_>, blocks: &[LentBlock]) {
-        for block in blocks {
-            let target = Target { id: block.object, ..target };
-            let range =
-                crate::outcome::ByteRange { offset: Granule(block.granule).offset(), len: GRANULE_BYTES as u64 };
-            self.flush_range(context, target, range);
-        }
+        let bytes = self.enter(context.slot, pool, &place, (head, &mut pending))?;
+        self.count(context, pool, Counter::BlocksPut, blocks);
+        self.count(context, pool, Counter::BytesStored, stored_bytes);
+        self.count(context, pool, Counter::GranulesFilledPut, run.blocks.len() as u64 - blocks);
+        Ok(bytes)
     }
 }
 
-/// The granules at the start that follow each other in one leaf.
-fn first_run(blocks: &[LentBlock]) -> Run<'_> {
-    let leaf = |block: &LentBlock| block.granule / u64::from(LEAF_GRANULES);
-    let follows = |pair: &[LentBlock]| {
-        let [before, after] = pair else { return false };
-        before.object == after.object && before.granule + 1 == after.granule && leaf(before) == leaf(after)
+/// The blocks at the start of `rest` that can be entered together, which fit into `room` and make sense; or what is wrong
+/// with the first. A frozen client's are entered one by one: each may or may not replace something.
+fn next_run<'b>(target: Target<'_>, rest: &'b [LentBlock], room: usize) -> Result<Run<'b>, Refusal> {
+    let most = if target.is_frozen() { 1 } else { rest.len() };
+    let leaf_of = |block: &LentBlock| (block.object, block.granule / u64::from(LEAF_GRANULES));
+    let mut run = Run { blocks: &rest[..0], bytes: 0 };
+    let mut seen = 0_u32;
+    for (nth, block) in rest[..most].iter().enumerate() {
+        let bit = 1 << leaf_index(Granule(block.granule));
+        if leaf_of(block) != leaf_of(&rest[0]) || seen & bit != 0 {
+            break;
+        }
+        match room_of(block, room - run.bytes) {
+            Err(refusal) if nth == 0 => return Err(refusal),
+            Err(_) => break,
+            Ok(bytes) => run = Run { blocks: &rest[..=nth], bytes: run.bytes + bytes },
+        }
+        seen |= bit;
+    }
+    Ok(run)
+}
+
+/// What a block takes of `room` bytes, if it makes sense.
+fn room_of(block: &LentBlock, room: usize) -> Result<usize, Refusal> {
+    range_of(block)?;
+    let Content::Encoded { codec, bytes } = block.content else {
+        return Ok(0);
     };
-    let len = 1 + blocks.windows(2).take_while(|pair| follows(pair)).count();
-    &blocks[..len]
+    Codec::try_from(codec).map_err(|_| Refusal::UnknownCodec(codec))?;
+    if bytes == 0 || bytes as usize > GRANULE_BYTES {
+        return Err(Refusal::BlockSize(bytes));
+    }
+    let taken = unit_bytes(units_for(HEADER_BYTES + bytes as usize));
+    if taken > room { Err(Refusal::BeyondRoom { bytes: taken, room }) } else { Ok(taken) }
 }
 
-const _: () = assert!(HEADER_BYTES == crate::loan::GAP_BYTES);
+/// The bytes of its object that a block is.
+fn range_of(block: &LentBlock) -> Result<ByteRange, Refusal> {
+    let len = GRANULE_BYTES as u64;
+    let offset = block.granule.checked_mul(len).ok_or(Refusal::BeyondEnd { offset: u64::MAX, len })?;
+    ByteRange::of_granules(offset, len)
+}

@@ -2,11 +2,13 @@
 //! the context.
 
 mod ahead;
+mod enter;
 mod flush;
 mod get;
 mod lent;
 mod put;
 
+pub(crate) use enter::{Stall, Tries, class_of};
 pub(crate) use get::After;
 
 use crate::client::{Account, ClientState, PoolCore};
