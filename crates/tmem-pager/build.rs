@@ -1,5 +1,5 @@
-//! Builds the agent's shared object, which the monitor carries: always optimised, and without unwinding, so not as a member of the
-//! workspace but with the compiler directly.
+//! Builds the agent's shared object, which the monitor carries: always optimised, and without unwinding, so not as a
+//! member of the workspace but with the compiler directly.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,8 @@ fn main() {
     compile(&crates.join("tmem-agent/src/lib.rs"), "tmem_agent", &agent, &["--crate-type=rlib", &uses_codec]);
     let uses_agent = format!("--extern=tmem_agent={}", agent.display());
     let search = format!("-Ldependency={}", out.display());
-    // Symbols are bound at load: the agent must not come into the loader's hands later. libc's copies and fills are all it takes.
+    // Symbols are bound at load: the agent must not come into the loader's hands later. libc's copies and fills are
+    // all it takes.
     let link =
         ["-Clink-arg=-nostartfiles", "-Clink-arg=-Wl,-z,now,-z,relro,--gc-sections", "-Clto=fat", "-Cstrip=debuginfo"];
     let mut flags = vec!["--crate-type=cdylib", uses_agent.as_str(), search.as_str()];

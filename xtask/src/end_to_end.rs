@@ -73,7 +73,8 @@ fn some_pages() -> Result<PathBuf> {
     files.filter(|path| path.extension().is_some_and(|name| name == "pages")).min().context("no page file is there")
 }
 
-/// Runs `tmem` with `arguments`, and checks that it prints JSON with a number above 0 at each of `pointers` (RFC 6901).
+/// Runs `tmem` with `arguments`, and checks that it prints JSON with a number above 0 at each of `pointers` (RFC
+/// 6901).
 fn prints(arguments: &[&str], pointers: &[&str]) -> Result<Verdict> {
     let tmem = target().join("release/tmem");
     let help = process::output(Command::new(&tmem).arg("--help"), COMMAND_LIMIT)?;

@@ -162,8 +162,8 @@ fn run_fuzz(folder: &Path, target: &str, seconds: u64) -> Result<Verdict> {
     if !succeeds(cargo().args(["fuzz", "--version"])) {
         return Ok(Verdict::Skipped("cargo fuzz is missing: cargo install cargo-fuzz --locked".into()));
     }
-    // Coverage and the address sanitizer are unstable flags. Without a nightly, the stable compiler takes them too when
-    // it is told so.
+    // Coverage and the address sanitizer are unstable flags. Without a nightly, the stable compiler takes them too
+    // when it is told so.
     let mut command = cargo();
     if succeeds(Command::new("rustup").args(["run", "nightly", "rustc", "--version"])) {
         command = Command::new("rustup");

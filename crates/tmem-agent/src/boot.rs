@@ -1,8 +1,8 @@
 //! How an agent comes to be: in a thread of the program, before `main`, or in a child right after `fork`.
 //!
-//! The thread connects to the monitor, makes the userfaultfd (which belongs to the address space of whoever makes it), maps what the agent
-//! needs, starts it, and waits until it has closed the descriptors that it got a copy of and the monitor has said "go". Whatever
-//! fails, the program goes on without an agent, and is not managed.
+//! The thread connects to the monitor, makes the userfaultfd (which belongs to the address space of whoever makes
+//! it), maps what the agent needs, starts it, and waits until it has closed the descriptors that it got a copy of and
+//! the monitor has said "go". Whatever fails, the program goes on without an agent, and is not managed.
 //!
 //! # What is mapped
 //! | part | bytes | at fork |
@@ -21,11 +21,17 @@ use crate::{sys, wire};
 
 /// `struct sockaddr_un`: family, a 0 for "abstract", and the name.
 const ADDRESS: usize = 2 + 1 + 64;
-/// The monitor's address, for fork children. Bytes are atomics to be safe statics; one thread writes them, before `main`.
+// Statics are in a file's pages, which are never moved away: the agent must not wait for its own memory.
+
+/// The monitor's address, for fork children. Bytes are atomics to be safe statics; one thread writes them, before
+/// `main`.
+#[unsafe(link_section = ".data")]
 static NAME: [AtomicU8; 64] = [const { AtomicU8::new(0) }; 64];
 /// Address of the tripwire; 0: none.
+#[unsafe(link_section = ".data")]
 static TRIPWIRE: AtomicU64 = AtomicU64::new(0);
 /// The program, for whoever has to stop it.
+#[unsafe(link_section = ".data")]
 pub(crate) static PROGRAM: AtomicI32 = AtomicI32::new(0);
 
 const STACK_BYTES: u64 = 64 << 10;
@@ -51,8 +57,8 @@ pub fn at_fork() {
     if tripwire == 0 {
         return;
     }
-    // SAFETY: a page that `boot` mapped in the parent, and that a child keeps. It reads as 0, or waits until the monitor has
-    // filled it.
+    // SAFETY: a page that `boot` mapped in the parent, and that a child keeps. It reads as 0, or waits until the
+    // monitor has filled it.
     let birth = unsafe { core::ptr::with_exposed_provenance::<u64>(tripwire as usize).read_volatile() };
     boot(birth);
 }
@@ -199,8 +205,8 @@ fn tripwire() -> Option<u64> {
 /// Starts the agent, and waits until the program may go on.
 fn launch(hands: &'static Hands) {
     let at = core::ptr::from_ref(hands).expose_provenance() as u64;
-    // SAFETY: the stack lies just below, and is the agent's alone; the agent touches its own memory, comm, staging, and nothing
-    // of this thread's.
+    // SAFETY: the stack lies just below, and is the agent's alone; the agent touches its own memory, comm, staging,
+    // and nothing of this thread's.
     let agent = unsafe { sys::spawn(at, hands::run, at) };
     if agent <= 0 {
         return;

@@ -1,7 +1,7 @@
 //! The agent itself: takes commands, moves pages, encodes them.
 //!
-//! It runs in a process that shares the program's address space. It has the program's thread register, so it must never use
-//! thread-local storage; it allocates nothing and calls no libc.
+//! It runs in a process that shares the program's address space. It has the program's thread register, so it must
+//! never use thread-local storage; it allocates nothing and calls no libc.
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicI32, Ordering, fence};
@@ -149,8 +149,8 @@ impl Hands {
                 return;
             }
         }
-        // SeqCst, both: we store `sleeps`, then load `submitted`; the monitor stores `submitted`, then loads `sleeps`. One of
-        // the two sees the other.
+        // SeqCst, both: we store `sleeps`, then load `submitted`; the monitor stores `submitted`, then loads
+        // `sleeps`. One of the two sees the other.
         self.comm.sleeps.store(1, Ordering::SeqCst);
         if self.comm.submitted.load(Ordering::SeqCst) == done {
             match wire::receive(self.socket) {
@@ -207,7 +207,8 @@ impl Hands {
                 mark(command, at..count, CANCELLED);
                 return;
             }
-            // Pages of one mapping go in one piece. Where a mapping ends is not known here: pieces get smaller until they fit.
+            // Pages of one mapping go in one piece. Where a mapping ends is not known here: pieces get smaller until
+            // they fit.
             let mut piece = end - at;
             while at < end {
                 let len = piece.min(end - at) as u64 * PAGE_BYTES;
@@ -253,7 +254,8 @@ impl Hands {
     /// Moves pages. Returns the bytes moved, and the error that ended it.
     fn move_bytes(&self, to: u64, from: u64, len: u64) -> (u64, isize) {
         let mut arg = Move { to, from, len, mode: MOVE_MODE_DONTWAKE, moved: 0 };
-        // SAFETY: the request reads and writes its struct, and moves pages of the program to staging, of which no reference exists.
+        // SAFETY: the request reads and writes its struct, and moves pages of the program to staging, of which no
+        // reference exists.
         let result = unsafe { sys::ioctl(self.faults, UFFDIO_MOVE, &raw mut arg) };
         let moved = u64::try_from(arg.moved).unwrap_or(0);
         match result {
@@ -311,8 +313,8 @@ impl Hands {
                     let start = at + BLOCK_HEADER_BYTES;
                     let room = end.saturating_sub(start).min(PAGE_BYTES);
                     let to = core::ptr::with_exposed_provenance_mut::<u8>((self.layout.window + start) as usize);
-                    // SAFETY: within the window, which shows the segment, and within the room that was given to us: nobody else
-                    // uses it until the command is done.
+                    // SAFETY: within the window, which shows the segment, and within the room that was given to us:
+                    // nobody else uses it until the command is done.
                     let to = unsafe { core::slice::from_raw_parts_mut(to, room as usize) };
                     let block = tmem_codec::encode(&mut own.workspace, policy, Temperature::Hot, page, to);
                     let Some(block) = block else { break };
@@ -353,8 +355,8 @@ impl Hands {
 
     // --- giving back
 
-    /// Gives the memory of a staging slot back. It is mapped anew, so that not even a page table is left: a huge page can be moved
-    /// only to where there is none.
+    /// Gives the memory of a staging slot back. It is mapped anew, so that not even a page table is left: a huge page
+    /// can be moved only to where there is none.
     fn free(&self, command: &Command, start: u64, len: u64) {
         let mut range = [start, len];
         // SAFETY: reads its struct.
@@ -389,7 +391,8 @@ impl Drop for Gate<'_> {
     }
 }
 
-/// Has each page written to by the kernel, as it is: what was shared with a child that has gone becomes the program's own again.
+/// Has each page written to by the kernel, as it is: what was shared with a child that has gone becomes the program's
+/// own again.
 fn touch(command: &Command, count: usize) {
     let page = |at: usize| command.pages[at].load(Ordering::Relaxed); // Relaxed: `submitted` published them
     let mut at = 0;

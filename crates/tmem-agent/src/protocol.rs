@@ -1,31 +1,40 @@
 //! What the monitor and an agent say to each other.
 //!
 //! # Packets
-//! Over a `SOCK_SEQPACKET` Unix socket, one [`Packet`] each, some with descriptors beside it. End of file means that the
+//! Over a `SOCK_SEQPACKET` Unix socket, one [`Packet`] each, some with descriptors beside it. End of file means that
+//! the
 //! other side is dead.
 //!
 //! | packet | from | descriptors | means |
 //! |---|---|---|---|
-//! | [`HELLO`] | program's thread | | a program has started or forked; `words[0]` is its birth number (0: not born of a managed fork) |
-//! | [`WELCOME`] | monitor | comm memfd, then either `/dev/userfaultfd` (birth 0; may be absent) or the child's userfaultfd | `words[0]`: bytes of staging to reserve; `words[1]`: 1 if a userfaultfd descriptor is beside it, 2 if it is the device, 0 if neither |
+//! | [`HELLO`] | program's thread | | it has started or forked; word 0: its birth number, 0 if none |
+//! | [`WELCOME`] | monitor | comm memfd, and a second one | words: bytes of staging, what the second one is |
 //! | [`REFUSED`] | monitor | | the program goes on, not managed |
-//! | [`READY`] | agent | userfaultfd (birth 0 only) | `words`: tripwire, staging, staging bytes, private start, private end (addresses), agent's pid as it sees itself |
+//! | [`READY`] | agent | userfaultfd, if birth is 0 | words: tripwire, staging, its bytes, private start and end, pid |
 //! | [`GO`] | monitor | | the program may go on |
 //! | [`REGION`] | monitor | memfd | keep it as segment region `words[0]` |
 //! | [`DOORBELL`] | monitor | | there is a command |
-//! | [`CONTROL`] | `tmem limit` | | `words[0]`: new limit in bytes; answered with the same and `words[1]`: the old limit |
+//! | [`CONTROL`] | `tmem limit` | | word 0: new limit; answered with the same, and the old one as word 1 |
+//!
+//! A birth number is what a child of a managed program reads from its tripwire. The second descriptor of a welcome is the
+//! child's userfaultfd (1), `/dev/userfaultfd` (2), or not there (0): then the system call makes one.
 //!
 //! # Commands
-//! In [`Comm`], a page run that both map. The monitor fills `commands[n % 2]`, then raises `submitted` to n + 1, then rings
-//! the doorbell if the agent `sleeps`. The agent raises `completed` when command n is done, and wakes its futex. Between the
+//! In [`Comm`], a page run that both map. The monitor fills `commands[n % 2]`, then raises `submitted` to n + 1, then
+//! rings
+//! the doorbell if the agent `sleeps`. The agent raises `completed` when command n is done, and wakes its futex.
+//! Between the
 //! two the command is the agent's; otherwise it is the monitor's.
 //!
 //! # The gate
 //! To take a page from an address is only right while nobody has unmapped or remapped it. Events about that are told
-//! by the userfaultfd, and reading one lets the program go on. So both are done under the gate: the agent holds it over each MOVE
-//! and first compares `epoch` with that of its command; the monitor holds it while it reads and applies events, and raises
+//! by the userfaultfd, and reading one lets the program go on. So both are done under the gate: the agent holds it
+//! over each MOVE
+//! and first compares `epoch` with that of its command; the monitor holds it while it reads and applies events, and
+//! raises
 //! `epoch` if any of them changed the address space. What an agent does not move for that reason is [`CANCELLED`].
-//! The page count moved so far (`progress`) and `results` are written before the gate is let go: whoever holds it knows where each page is.
+//! The page count moved so far (`progress`) and `results` are written before the gate is let go: whoever holds it
+//! knows where each page is.
 
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -89,20 +98,21 @@ pub const GATE_HELD: u32 = 1;
 /// Somebody holds the gate, and somebody sleeps on it.
 pub const GATE_WAITED: u32 = 2;
 
-/// Moves each page `pages[i]` (an address) to `args[0] + i * PAGE_BYTES`, which is empty. `results[i]` is [`MOVED`], or why not.
+/// Moves each page `pages[i]` (an address) to `args[0] + i * PAGE_BYTES`, which is empty. `results[i]` is [`MOVED`],
+/// or why not.
 pub const MOVE_OUT: u32 = 1;
 /// Moves `args[2]` bytes from `args[1]` to `args[0]` in one piece: whole huge pages, or pages back to where they were.
 /// `results[0]`.
 pub const MOVE_RANGE: u32 = 2;
-/// Encodes each page `pages[i]` (an address in staging) under policy `args[3]` into region `args[0]`, from byte `args[1]`,
-/// at most `args[2]` bytes, all of them within one segment. `results[i]` is [`encoded`]; for [`FILLED`] `extra[i]` is the 4-byte pattern.
-/// Stops before the page that does not fit; `progress` says how many were encoded.
+/// Encodes each page `pages[i]` (an address in staging) under policy `args[3]` into region `args[0]`, from byte
+/// `args[1]`, at most `args[2]` bytes, all of them within one segment. `results[i]` is [`encoded`]; for [`FILLED`]
+/// `extra[i]` is the 4-byte pattern. Stops before the page that does not fit; `progress` says how many were encoded.
 pub const ENCODE: u32 = 3;
 /// Gives the memory of the staging slot at `args[0]` (of `args[1]` bytes) back: unregister, DONTNEED, register.
 pub const FREE: u32 = 4;
 
-/// Has the kernel write to each page `pages[i]` of the program, leaving it as it is: what was shared with a child that has gone
-/// is the program's own again, and can be moved.
+/// Has the kernel write to each page `pages[i]` of the program, leaving it as it is: what was shared with a child
+/// that has gone is the program's own again, and can be moved.
 pub const TOUCH: u32 = 5;
 
 /// The page was moved.

@@ -228,16 +228,16 @@ pub(crate) fn futex_wake(word: &AtomicU32) {
     unsafe { call(FUTEX, args) };
 }
 
-/// Starts a process that shares the address space: no thread of the program, no signal at its end. It runs `body(arg)` on the
-/// stack that ends at `stack`.
+/// Starts a process that shares the address space: no thread of the program, no signal at its end. It runs
+/// `body(arg)` on the stack that ends at `stack`.
 ///
 /// # Safety
 /// The stack is nobody else's, aligned to 16 bytes, and large enough; `body` touches nothing that is the calling thread's.
 pub(crate) unsafe fn spawn(stack: u64, body: extern "C" fn(u64) -> !, arg: u64) -> isize {
     const CLONE_VM: usize = 0x100;
     let result: isize;
-    // SAFETY: the child has a stack of its own and leaves this code by calling `body`, which does not return; the parent goes on
-    // as after any system call.
+    // SAFETY: the child has a stack of its own and leaves this code by calling `body`, which does not return; the
+    // parent goes on as after any system call.
     unsafe {
         asm!(
             "syscall",

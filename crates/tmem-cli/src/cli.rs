@@ -85,7 +85,8 @@ pub(crate) struct Run {
     /// How much time the data is worth: fast, balanced or dense.
     #[arg(long, default_value_t)]
     pub(crate) policy: Policy,
-    /// When nothing more can be moved out: stop the program until the limit is raised, kill it, or let it exceed the limit.
+    /// When nothing more can be moved out: stop the program until the limit is raised, kill it, or let it exceed the
+    /// limit.
     #[arg(long, default_value_t, value_name = "stop|kill|exceed")]
     pub(crate) on_full: OnFull,
     /// Write what came of it to this file, as JSON.

@@ -1,5 +1,5 @@
-//! Ctrl-C, SIGTERM and SIGHUP: long work looks here now and then and ends with an error, so that whoever holds something
-//! gives it back on the way out.
+//! Ctrl-C, SIGTERM and SIGHUP: long work looks here now and then and ends with an error, so that whoever holds
+//! something gives it back on the way out.
 
 use anyhow::{Context, Result, ensure};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -16,7 +16,8 @@ pub(crate) fn run(options: &Limit) -> Result<()> {
 }
 
 /// The name of the socket of the monitor that a process is under. `tmem run` itself is under none: its programs are.
-/// A program may have written over its own environment, as those do that change their title; so relatives are asked too.
+/// A program may have written over its own environment, as those do that change their title; so relatives are asked
+/// too.
 fn socket_of(pid: u32) -> Result<String> {
     let own = environment(pid);
     if let Ok(Some(socket)) = own {

@@ -11,8 +11,8 @@ use tmem::GRANULE_BYTES;
 /// What buffers are filled with before something is read into them, so that bytes never written are noticed.
 const POISON: u8 = 0xa5;
 
-/// Bytes at an address that is a multiple of 4096, as direct I/O wants them. Every page of it has been touched, so that
-/// no timed part pays for page faults of a benchmark's own buffers.
+/// Bytes at an address that is a multiple of 4096, as direct I/O wants them. Every page of it has been touched, so
+/// that no timed part pays for page faults of a benchmark's own buffers.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     bytes: Vec<u8>,

@@ -1,7 +1,7 @@
 //! The memory of a live process: which pages are resident, private and anonymous, and what they hold.
 //!
-//! The process is neither stopped nor changed. Pages may come, go or change while they are read; what cannot be read is
-//! counted and left out.
+//! The process is neither stopped nor changed. Pages may come, go or change while they are read; what cannot be read
+//! is counted and left out.
 
 use crate::interrupt;
 use crate::pages::{Buffer, Corpus};

@@ -92,8 +92,8 @@ impl Core {
 
     // --- slots
 
-    /// Takes a name from each slot, under the lock of the state that no longer names it: whoever holds that lock finds names and
-    /// tables in agreement. Returns those that lost their last, to be given to [`Self::flush`].
+    /// Takes a name from each slot, under the lock of the state that no longer names it: whoever holds that lock
+    /// finds names and tables in agreement. Returns those that lost their last, to be given to [`Self::flush`].
     pub(crate) fn unname(&self, dropped: &[Slot]) -> Vec<Slot> {
         let mut slots = lock(&self.slots);
         dropped.iter().copied().filter(|slot| slots.drop_name(*slot) == Dropped::Flush).collect()
@@ -192,7 +192,8 @@ impl Core {
         self.stopping.load(Ordering::Relaxed) // Relaxed: noticed at some time
     }
 
-    /// Something is wrong with what we know of an address space: its program is stopped before it can see a wrong byte.
+    /// Something is wrong with what we know of an address space: its program is stopped before it can see a wrong
+    /// byte.
     pub(crate) fn fail_closed(&self, space: &Space, why: &str) {
         let pid = space.program.get().map_or(0, |program| program.pid);
         self.note(format!("process {pid} was killed, because tmem could not vouch for its memory: {why}"));

@@ -1,4 +1,5 @@
-//! What is counted for the report. All counters are independent of each other and publish nothing: every access is relaxed.
+//! What is counted for the report. All counters are independent of each other and publish nothing: every access is
+//! relaxed.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -59,7 +60,8 @@ pub(crate) struct Counters {
 
 /// Sub-buckets of a power of two.
 const STEPS: u64 = 8;
-const BUCKETS: usize = 40 * STEPS as usize;
+const BUCKETS: usize = 320;
+const _: () = assert!(BUCKETS as u64 == 40 * STEPS);
 
 /// Times, in buckets a ninth to an eighth wide.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! The door: programs that start, agents that get ready, and both their ends.
 //!
-//! A guest is a connection. It greets (a program has started, or a fork child has), is welcomed, its agent gets ready, and from then on
-//! the connection tells only one thing more: the agent's death.
+//! A guest is a connection. It greets (a program has started, or a fork child has), is welcomed, its agent gets
+//! ready, and from then on the connection tells only one thing more: the agent's death.
 
 use core::sync::atomic::Ordering;
 use std::os::fd::{AsFd, OwnedFd};
@@ -135,7 +135,8 @@ fn attend(core: &Arc<Core>, socket: &OwnedFd, pid: u32, stage: Stage) -> Then {
 }
 
 fn agent_died(core: &Arc<Core>, space: &Arc<Space>) {
-    // An agent that was ended with its program, or after it, is no news; the evictor ends those of address spaces that are gone.
+    // An agent that was ended with its program, or after it, is no news; the evictor ends those of address spaces
+    // that are gone.
     let exited = space.program.get().is_none_or(|program| program.has_exited());
     let replaced = space.hands.get().is_none();
     if !exited && !replaced && !space.is_gone() {
@@ -226,8 +227,9 @@ fn ready(
     Ok(space)
 }
 
-/// A fork child's agent is there. What was inherited is held against what the child has mapped: regions that are not inherited
-/// (`MADV_DONTFORK`) have slots here, and may have become something else. What may be taken is worked out anew.
+/// A fork child's agent is there. What was inherited is held against what the child has mapped: regions that are not
+/// inherited (`MADV_DONTFORK`) have slots here, and may have become something else. What may be taken is worked out
+/// anew.
 fn inherit(core: &Core, space: &Space, places: &Places, (agent, stages): (u32, usize)) -> Result<(), String> {
     let mut mappings = Vec::new();
     tmem_sys::mappings(agent, &mut mappings).map_err(|error| format!("its mappings cannot be read ({error})"))?;

@@ -1,9 +1,10 @@
 //! The evictor: takes pages away when there is too little room.
 //!
-//! One thread for all address spaces. Its turns: choose the address space that has given least for its size; then, there,
-//! give back staging memory that is garbage, or encode what has waited long enough, or move more out. The hand goes round the
-//! registered memory of an address space; what came back since it last passed is passed once more (second chance), and what is touched
-//! while it waits in staging goes straight back (the sample of what is hot: nothing else here knows).
+//! One thread for all address spaces. Its turns: choose the address space that has given least for its size; then,
+//! there, give back staging memory that is garbage, or encode what has waited long enough, or move more out. The hand
+//! goes round the registered memory of an address space; what came back since it last passed is passed once more
+//! (second chance), and what is touched while it waits in staging goes straight back (the sample of what is hot:
+//! nothing else here knows).
 //!
 //! If a whole round over everything frees nothing and the limit is passed, the limit cannot hold: [`crate::full`].
 
@@ -24,7 +25,7 @@ use crate::hands::{AgentDied, Hands, Order};
 use crate::robust;
 use crate::slots::{Dropped, Freed, Slot, Staged};
 use crate::space::{Flight, FlightKind, Space, State};
-use crate::units::{CHUNK_PAGES, Page};
+use crate::units::{CHUNK_PAGES, PAGE, Page};
 use crate::{lock, write};
 
 /// How long the evictor sleeps when there is room.
@@ -192,9 +193,9 @@ impl Evictor {
         }
     }
 
-    /// Pages that the program has in common with a child cannot be moved. Those that were in common stay marked as such until they are
-    /// written to, so the kernel is made to. When there are no others left, a few that are still in common are made two: then either
-    /// can go.
+    /// Pages that the program has in common with a child cannot be moved. Those that were in common stay marked as
+    /// such until they are written to, so the kernel is made to. When there are no others left, a few that are still
+    /// in common are made two: then either can go.
     fn make_own(&self, space: &Space, hands: &Hands, pages: &mut Vec<Page>) -> Result<(), AgentDied> {
         let Some(pagemap) = space.pagemap.get() else { return Ok(()) };
         let addresses: Vec<u64> = pages.iter().map(|page| page.address()).collect();
@@ -211,8 +212,8 @@ impl Evictor {
         Ok(())
     }
 
-    /// Looks for candidates: enough of them for an order, or a huge page. Twice round at most: what is passed over the first time
-    /// for being recent is found the second time.
+    /// Looks for candidates: enough of them for an order, or a huge page. Twice round at most: what is passed over
+    /// the first time for being recent is found the second time.
     fn gather(&mut self, space: &Space) -> Chosen {
         let mut pages = Vec::new();
         for _ in 0..self.looks(space) {
@@ -232,13 +233,8 @@ impl Evictor {
                 break;
             }
             state.hand = end.max(range.start + PAGE_BYTES);
-            for run in &self.runs {
-                for page in run.range.clone().step_by(PAGE_BYTES as usize).map(Page::of) {
-                    if state.is_candidate(page) {
-                        pages.push(page);
-                    }
-                }
-            }
+            let found = self.runs.iter().flat_map(|run| run.range.clone().step_by(PAGE).map(Page::of));
+            pages.extend(found.filter(|page| state.is_candidate(*page)));
             if pages.len() > CHUNK_PAGES / 2 {
                 break;
             }
@@ -393,7 +389,8 @@ impl Evictor {
         self.make_stored(space, done);
         lock(&space.state).staging.put_back(left);
         self.core.counters.evicted_pages.add(entered as u64);
-        Ok(if entered == 0 && stopped.is_some() { Turn::Full } else { Turn::Progress })
+        let stuck = entered == 0 && (stopped.is_some() || encoded.is_empty());
+        Ok(if stuck { Turn::Full } else { Turn::Progress })
     }
 
     /// Drops the pages that nobody wants any more.

@@ -88,8 +88,8 @@ impl Hands {
         let count = u32::try_from(order.pages.len()).unwrap_or(u32::MAX);
         command.count.store(count, Ordering::Relaxed); // as above
         sent.commands = sent.commands.wrapping_add(1);
-        // SeqCst, here and at `sleeps`: the agent stores `sleeps`, then loads `submitted`; we store `submitted`, then load
-        // `sleeps`. One of the two sees the other. It also publishes the command.
+        // SeqCst, here and at `sleeps`: the agent stores `sleeps`, then loads `submitted`; we store `submitted`, then
+        // load `sleeps`. One of the two sees the other. It also publishes the command.
         self.comm.submitted.store(sent.commands, Ordering::SeqCst);
         if self.comm.sleeps.load(Ordering::SeqCst) == 1 {
             // A dead agent is noticed by whoever waits for the result.
@@ -170,8 +170,8 @@ impl Hands {
     /// Closes the gate to the agent until the guard is dropped.
     pub(crate) fn gate(&self) -> Gate<'_> {
         let gate = &self.comm.gate;
-        // Acquire, both: pair with the agent's release when it opened the gate; what it moved is in its results. Relaxed: a
-        // failure shows nothing.
+        // Acquire, both: pair with the agent's release when it opened the gate; what it moved is in its results.
+        // Relaxed: a failure shows nothing.
         if gate.compare_exchange(GATE_FREE, GATE_HELD, Ordering::Acquire, Ordering::Relaxed).is_err() {
             // Whoever waited leaves the gate as waited for, since others may wait too.
             while gate.swap(GATE_WAITED, Ordering::Acquire) != GATE_FREE {

@@ -1,7 +1,7 @@
 //! The monitor: page faults of unmodified programs to operations of the store.
 //!
-//! A program that `tmem run` starts loads the agent ([`agent_image`]), which connects to the monitor and gives it a userfaultfd. From
-//! then on:
+//! A program that `tmem run` starts loads the agent ([`agent_image`]), which connects to the monitor and gives it a
+//! userfaultfd. From then on:
 //!
 //! | module | thread | what it does |
 //! |---|---|---|
@@ -10,10 +10,11 @@
 //! | `evictor` | one | moves pages out, by the agents' hands, and enters what they encoded into the store |
 //! | `server` | one for each address space that is registered | applies events, answers faults |
 //!
-//! Under them lie `space` (what is known of one address space), with `page_table`, `staging`, `intervals`; `slots` (evicted pages,
-//! and who names them); `hands` (commands to an agent, and the gate); `core` (what all share).
+//! Under them lie `space` (what is known of one address space), with `page_table`, `staging`, `intervals`; `slots`
+//! (evicted pages, and who names them); `hands` (commands to an agent, and the gate); `core` (what all share).
 //!
-//! A thread of the monitor that panics takes the whole process with it: agents then stop their programs, which never see a wrong byte.
+//! A thread of the monitor that panics takes the whole process with it: agents then stop their programs, which never
+//! see a wrong byte.
 #![forbid(unsafe_code)]
 
 mod control;

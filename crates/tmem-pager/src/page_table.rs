@@ -1,11 +1,12 @@
 //! What the monitor knows of the pages of one address space.
 //!
-//! A page either has a slot (it was evicted: the kernel has nothing there) or it has none: it is resident, or was never
-//! touched, and the kernel alone knows which. Beside that two bits a page:
-//! - *recent*: the page came back, or was first given, since the hand of the evictor last passed. It passes once more.
-//! - *unsettled*: the program has asked the kernel to discard the page (`MADV_DONTNEED`, `MADV_FREE`), and the kernel tells us before
-//!   it does so. Until the page comes through us again it must not be evicted: what was taken away before the discarding would
-//!   come back afterwards.
+//! A page either has a slot (it was evicted: the kernel has nothing there) or it has none: it is resident, or was
+//! never touched, and the kernel alone knows which. Beside that two bits a page:
+//! - *recent*: the page came back, or was first given, since the hand of the evictor last passed. It passes once
+//!   more.
+//! - *unsettled*: the program has asked the kernel to discard the page (`MADV_DONTNEED`, `MADV_FREE`), and the kernel
+//!   tells us before it does so. Until the page comes through us again it must not be evicted: what was taken away
+//!   before the discarding would come back afterwards.
 
 use core::ops::Range;
 use std::collections::BTreeMap;

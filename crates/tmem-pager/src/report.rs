@@ -26,13 +26,14 @@ pub struct Live {
 pub struct Report {
     /// The limit now.
     pub limit_bytes: u64,
-    /// The most that the programs held at one time, resident and stored together: what they would have had without a limit.
+    /// The most that the programs held at one time, resident and stored together: what they would have had without a
+    /// limit.
     pub wanted_peak_bytes: u64,
     /// The most that they were given at one time: resident memory and the memory of the store together.
     pub given_peak_bytes: u64,
     /// The most that was resident at one time.
     pub resident_peak_bytes: u64,
-    /// The most that the store took at one time.
+    /// The most that the store took at one time, the monitor's own memory with it.
     pub store_peak_bytes: u64,
     /// Bytes of programs per byte of the store, when the store was at its peak; 0 if nothing was stored.
     pub density: f64,
@@ -40,7 +41,8 @@ pub struct Report {
     pub faults: u64,
     /// How long they took.
     pub fault_us: FaultTimes,
-    /// Time that threads waited because the limit was reached and nothing was free yet, in seconds, summed over threads.
+    /// Time that threads waited because the limit was reached and nothing was free yet, in seconds, summed over
+    /// threads.
     pub stalled_s: f64,
     /// Bytes that were moved out.
     pub evicted_bytes: u64,

@@ -1,9 +1,9 @@
 //! Robust mutexes that are held while their pages are moved away.
 //!
-//! When a thread exits, the kernel marks the robust mutexes that it holds, so that others learn of its death; it does not wait for
-//! pages then. So the page of a held one must be there. Which are held is told by a list in the thread's own memory (`set_robust_list(2)`).
-//! After each move the lists are walked: to read an element is to fault its page back in, if it was just moved. A mutex
-//! that is taken later has its page touched by that.
+//! When a thread exits, the kernel marks the robust mutexes that it holds, so that others learn of its death; it does
+//! not wait for pages then. So the page of a held one must be there. Which are held is told by a list in the thread's
+//! own memory (`set_robust_list(2)`). After each move the lists are walked: to read an element is to fault its page
+//! back in, if it was just moved. A mutex that is taken later has its page touched by that.
 
 use tmem_agent::protocol::PAGE_BYTES;
 
@@ -22,8 +22,8 @@ pub(crate) fn touch_held(space: &Space, hands: &Hands) {
     }
 }
 
-/// `struct robust_list_head`: the first element, the distance from an element to its lock word, and the element that is being
-/// put in or taken out. The last element points back to the head.
+/// `struct robust_list_head`: the first element, the distance from an element to its lock word, and the element that
+/// is being put in or taken out. The last element points back to the head.
 fn walk(pid: u32, head: u64) {
     let Some([first, offset, pending]) = read::<3>(pid, head) else { return };
     touch_lock(pid, pending, offset);

@@ -1,11 +1,12 @@
 //! The server of an address space: reads its userfaultfd, applies events, gives pages.
 //!
-//! A fault on a page with a slot is answered with the slot's bytes, any other with zeros: whatever is registered and has no slot was
-//! never touched or was discarded. That this is known for certain rests on the kernel: while an event has not been
-//! read, or its cause is not over, it refuses to fill anything (`EAGAIN`), so no fault is answered out of date.
+//! A fault on a page with a slot is answered with the slot's bytes, any other with zeros: whatever is registered and
+//! has no slot was never touched or was discarded. That this is known for certain rests on the kernel: while an event
+//! has not been read, or its cause is not over, it refuses to fill anything (`EAGAIN`), so no fault is answered out
+//! of date.
 //!
-//! A fault that cannot be answered now is *parked*: the kernel said `EAGAIN`, or there is no room under the limit. The server never
-//! waits for room itself, since the evictor may need it to read events.
+//! A fault that cannot be answered now is *parked*: the kernel said `EAGAIN`, or there is no room under the limit.
+//! The server never waits for room itself, since the evictor may need it to read events.
 
 use core::ops::Range;
 use core::sync::atomic::Ordering;
@@ -22,10 +23,9 @@ use crate::hands::Hands;
 use crate::intervals::Intervals;
 use crate::slots::{Freed, Place, Slot};
 use crate::space::{Fault, Space, State};
-use crate::units::Page;
+use crate::units::{PAGE, Page};
 use crate::{lock, read};
 
-const PAGE: usize = PAGE_BYTES as usize;
 /// Pages that are given at once, at most, if faults come in order: larger pieces are the agent's to move.
 const WINDOW: usize = 15;
 /// How soon a fault is tried again that the kernel could not let us answer.
@@ -168,8 +168,9 @@ impl Server {
     fn answer(&mut self, fault: Fault) -> Answer {
         let space = Arc::clone(&self.space);
         let mut state = lock(&space.state);
+        // Relaxed: set before the server was started.
         if fault.page.address() == space.tripwire.load(Ordering::Relaxed) {
-            return self.give_birth_number(fault.page); // Relaxed: set before the server was started
+            return self.give_birth_number(fault.page);
         }
         match state.pages.slot(fault.page) {
             Some(slot) => self.restore(state, fault, slot),
@@ -210,7 +211,7 @@ impl Server {
         state.pages.set_recent(fault.page);
         let mut dropped = vec![slot];
         self.core.counters.restored_pages.add(1);
-        self.core.add_room(-(PAGE as i64));
+        self.core.add_room(-PAGE_BYTES.cast_signed());
         self.go_on(fault.page);
         if self.window > 1 {
             self.restore_ahead(&mut state, fault.page, &mut dropped);
@@ -252,7 +253,7 @@ impl Server {
         }
         self.expected = Page(self.expected.0 + (done / PAGE) as u64);
         self.core.counters.restored_pages.add((done / PAGE) as u64);
-        self.core.add_room(-(done.cast_signed() as i64));
+        self.core.add_room(-(done as u64).cast_signed());
     }
 
     /// Gives a page of zeros; more of them if pages are written in order.
@@ -286,7 +287,7 @@ impl Server {
         }
         self.expected = Page(page.0 + done.max(1) as u64);
         self.core.counters.filled_pages.add(done as u64);
-        self.core.add_room(-((done * PAGE) as i64));
+        self.core.add_room(-((done * PAGE) as u64).cast_signed());
         self.outcome(page, error, true)
     }
 

@@ -1,7 +1,8 @@
 //! Slots: where evicted pages are, whoever refers to them.
 //!
-//! An evicted page is a slot, as in a swap area: the pages of address spaces name slots, slots count how often they are named
-//! (`fork` makes a second name for each), and nothing in a slot says which address it came from, so that `mremap` changes no slot.
+//! An evicted page is a slot, as in a swap area: the pages of address spaces name slots, slots count how often they
+//! are named (`fork` makes a second name for each), and nothing in a slot says which address it came from, so that
+//! `mremap` changes no slot.
 //!
 //! | state | named | the bytes are |
 //! |---|---|---|
@@ -68,7 +69,8 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    /// A slot for a page that is about to be staged, with one name. Slots made one after the other are neighbours, if they can be.
+    /// A slot for a page that is about to be staged, with one name. Slots made one after the other are neighbours, if
+    /// they can be.
     pub(crate) fn stage(&mut self, space: SpaceId, at: Staged) -> Slot {
         let slot = self.take_free();
         self.words[slot.0 as usize] = STAGED | 1;
@@ -123,7 +125,8 @@ impl Slots {
         self.words[slot.0 as usize] & !STAGED
     }
 
-    /// A staged slot's bytes are in the store now. Returns false if nobody names it any more: flush it, then [`Self::free`] it.
+    /// A staged slot's bytes are in the store now. Returns false if nobody names it any more: flush it, then
+    /// [`Self::free`] it.
     pub(crate) fn store(&mut self, slot: Slot) -> bool {
         let word = &mut self.words[slot.0 as usize];
         assert!(*word & STAGED != 0, "{slot:?} is not staged");

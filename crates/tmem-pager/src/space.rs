@@ -1,17 +1,21 @@
 //! One address space: what is known of it, and what events change in it.
 //!
 //! # Who does what
-//! Its *server* ([`crate::server`]), a thread, reads its userfaultfd, applies events and serves faults. The *evictor* takes its
+//! Its *server* ([`crate::server`]), a thread, reads its userfaultfd, applies events and serves faults. The *evictor*
+//! takes its
 //! pages away. Both change [`State`] under its lock.
 //!
 //! # Locks, outermost first
-//! gate (of the agent; only its server takes it) > state > reading (of any address space) > slots. The evictor never takes a gate, and waits for
+//! gate (of the agent; only its server takes it) > state > reading (of any address space) > slots. The evictor never
+//! takes a gate, and waits for
 //! an agent without any lock. No lock of one address space's state is held while another's is taken, but for a
 //! child's that nobody else knows yet.
 //!
 //! # A move under way
-//! Pages get their slots before the agent is told to move them, so a fault always finds them. Until the evictor has seen the
-//! results ([`Flight`]), whether a page is at its address or in staging is told by the command's own results, which are written
+//! Pages get their slots before the agent is told to move them, so a fault always finds them. Until the evictor has
+//! seen the
+//! results ([`Flight`]), whether a page is at its address or in staging is told by the command's own results, which
+//! are written
 //! before the agent lets the gate go. Cancelled moves lose their slots.
 //!
 //! # Staged pages of another address space
@@ -245,8 +249,8 @@ impl State {
         effects
     }
 
-    /// What a child inherits. Pages of a move under way that are still at their addresses were copied by the fork itself.
-    /// `withheld` is what the program keeps from its children (`MADV_DONTFORK`, `MADV_WIPEONFORK`).
+    /// What a child inherits. Pages of a move under way that are still at their addresses were copied by the fork
+    /// itself. `withheld` is what the program keeps from its children (`MADV_DONTFORK`, `MADV_WIPEONFORK`).
     fn fork(&self, hands: Option<&Hands>, share: impl Fn(Slot), withheld: &Intervals) -> Self {
         let unmoved = self.unmoved(hands);
         let pages = self.pages.fork(|page, slot| {

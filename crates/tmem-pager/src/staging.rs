@@ -1,10 +1,11 @@
 //! Staging: where evicted pages wait to be encoded.
 //!
-//! A part of the paged program's address space, in slots of 2 MiB. A page is moved there, waits in a queue (its quarantine: whoever
-//! touches it gets it back), is encoded, and then is garbage; a slot that holds nothing but garbage is given back as a whole.
+//! A part of the paged program's address space, in slots of 2 MiB. A page is moved there, waits in a queue (its
+//! quarantine: whoever touches it gets it back), is encoded, and then is garbage; a slot that holds nothing but
+//! garbage is given back as a whole.
 //!
-//! `handed >= live` for each slot: positions below `handed` were given to moves, `live` of them hold, or may come to hold, a page
-//! that somebody needs.
+//! `handed >= live` for each slot: positions below `handed` were given to moves, `live` of them hold, or may come to
+//! hold, a page that somebody needs.
 
 use std::collections::VecDeque;
 
@@ -12,7 +13,8 @@ use crate::slots::{Slot, Staged};
 use crate::units::CHUNK_PAGES;
 
 /// Positions of a staging slot.
-const POSITIONS: u32 = CHUNK_PAGES as u32;
+const POSITIONS: u32 = 512;
+const _: () = assert!(POSITIONS as usize == CHUNK_PAGES);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Stage {
@@ -90,8 +92,8 @@ impl Staging {
         self.queue.len()
     }
 
-    /// A slot that holds nothing but garbage, to be given back and then [`Self::freed`]. One that is still being filled only if
-    /// nothing waits.
+    /// A slot that holds nothing but garbage, to be given back and then [`Self::freed`]. One that is still being
+    /// filled only if nothing waits.
     pub(crate) fn garbage(&self) -> Option<Staged> {
         let idle = self.queue.is_empty();
         let index = self.stages.iter().position(|stage| {

@@ -3,6 +3,10 @@
 use core::ops::Range;
 use tmem_agent::protocol::PAGE_BYTES;
 
+/// Bytes of a page, for slices.
+pub(crate) const PAGE: usize = 4096;
+const _: () = assert!(PAGE as u64 == PAGE_BYTES);
+
 /// Pages of a chunk.
 pub(crate) const CHUNK_PAGES: usize = 512;
 

@@ -1,14 +1,18 @@
 //! The watch: how much is resident, how much may still be given, and which address spaces are to be armed.
 //!
-//! Nothing tells when a program maps memory or touches what is not registered, so the watch looks, the more often the less room there
-//! is. When room gets short it *arms* address spaces: registers their anonymous memory, so that from then on first touches come
-//! to their servers, which can make them wait. A program under its limit is never armed and pays nothing.
+//! Nothing tells when a program maps memory or touches what is not registered, so the watch looks, the more often the
+//! less room there is. When room gets short it *arms* address spaces: registers their anonymous memory, so that from
+//! then on first touches come to their servers, which can make them wait. A program under its limit is never armed
+//! and pays nothing.
 //!
 //! # Arming
 //! To take a page from an address that is not registered would leave a hole that reads as zeros, so the set of armed
-//! ranges must never hold anything that is not. Mappings are read, registered, then read again; of the second reading those count
-//! of which the kernel lets us fill a page, or says that it is there: it refuses both for what is not registered. All of this is done under the
-//! state's lock, and whatever unmaps a registered range waits until its event has been read, for which that lock is needed: it is
+//! ranges must never hold anything that is not. Mappings are read, registered, then read again; of the second reading
+//! those count
+//! of which the kernel lets us fill a page, or says that it is there: it refuses both for what is not registered. All
+//! of this is done under the
+//! state's lock, and whatever unmaps a registered range waits until its event has been read, for which that lock is
+//! needed: it is
 //! applied afterwards, and takes the range out again.
 
 use core::sync::atomic::Ordering;
@@ -32,8 +36,8 @@ const SMALL_BYTES: u64 = 4 << 20;
 const SMALL_MAPPING: u64 = 16 << 10;
 /// A mapping with the control block of a thread in it is its stack, if it is no larger than this.
 const STACK_BYTES: u64 = 16 << 20;
-/// What is left alone of larger ones, below and above the head of a thread's robust list, which lies in its control block: what
-/// the kernel writes when a thread exits, and the part of a stack that is always in use.
+/// What is left alone of larger ones, below and above the head of a thread's robust list, which lies in its control
+/// block: what the kernel writes when a thread exits, and the part of a stack that is always in use.
 const STACK_TOP: (u64, u64) = (256 << 10, 8 << 10);
 /// The fastest that a program can take memory, in bytes a millisecond.
 const FASTEST: i64 = 2 << 20;
@@ -41,8 +45,8 @@ const FASTEST: i64 = 2 << 20;
 const ARMING: Duration = Duration::from_millis(4);
 /// How often it is asked whether a program has become another one.
 const CHECKING: Duration = Duration::from_millis(20);
-/// How often shares of memory that processes have in common are worked out.
-const SHARING: Duration = Duration::from_millis(100);
+/// Shares of memory that processes have in common are worked out so often at most, and no longer than a tenth of the time.
+const SHARING: Duration = Duration::from_millis(10);
 
 /// What the watch remembers of an address space.
 struct Seen {
@@ -59,6 +63,8 @@ struct Watch {
     armed: Instant,
     checked: Instant,
     shared: Instant,
+    /// How long until they are worked out again.
+    sharing: Duration,
     /// Busy pages that were refused when shares were last worked out.
     refused: u64,
     mappings: Vec<Mapping>,
@@ -75,6 +81,7 @@ pub(crate) fn start(core: &Arc<Core>) -> std::io::Result<()> {
         armed: now,
         checked: now,
         shared: now,
+        sharing: SHARING,
         refused: 0,
         mappings: Vec::new(),
         threads: Vec::new(),
@@ -130,31 +137,33 @@ impl Watch {
         let own = self.own.read().unwrap_or_default().anonymous;
         let store = self.core.store.memory();
         self.fit_store(store.charged as u64, store.budget as u64);
-        let resident = programs + file + own;
-        let given = resident + store.used as u64;
+        let resident = programs + file;
+        let store_used = store.used as u64 + own;
+        let given = resident + store_used;
         self.core.set_room(self.core.limit().cast_signed() - given.cast_signed());
         let stored = lock(&self.core.slots).stored() as u64 * PAGE_BYTES;
         let counters = &self.core.counters;
         counters.resident_now.set(resident);
         counters.resident_peak.raise(resident);
-        if store.used as u64 >= counters.store_peak.get() && stored > 0 {
-            counters.density.set(stored * 1000 / store.used as u64);
+        if store_used >= counters.store_peak.get() && stored > 0 {
+            counters.density.set(stored * 1000 / store_used);
         }
-        counters.store_peak.raise(store.used as u64);
+        counters.store_peak.raise(store_used);
         counters.given_peak.raise(given);
         counters.wanted_peak.raise(programs + file + stored);
         counters.shared_bytes.raise(shared);
     }
 
-    /// Pages that a child has in common with its parent are in both their counts. Where it matters, the kernel is asked for the
-    /// shares; it takes milliseconds for large processes.
+    /// Pages that a child has in common with its parent are in both their counts. Where it matters, the kernel is
+    /// asked for the shares; it takes milliseconds for large processes.
     fn work_out_shares(&mut self, spaces: &[Arc<Space>]) {
         let short = self.core.room() < self.core.arming_room();
         let large = self.seen.values().filter(|seen| seen.anonymous > 2 * SMALL_BYTES).count();
         let refused = self.core.counters.refused_busy.get();
-        if !short || self.shared.elapsed() < SHARING || (large < 2 && refused == self.refused) {
+        if !short || self.shared.elapsed() < self.sharing || (large < 2 && refused == self.refused) {
             return;
         }
+        let start = Instant::now();
         self.refused = refused;
         for space in spaces {
             let (Some(hands), Some(seen)) = (space.hands.get(), self.seen.get_mut(&space.id)) else { continue };
@@ -162,6 +171,7 @@ impl Watch {
             seen.share = share.map(|share| (seen.anonymous, share));
         }
         self.shared = Instant::now();
+        self.sharing = (start.elapsed() * 10).max(SHARING);
     }
 
     /// The store may take what its live blocks need and a little more: beyond that it is to compact.

@@ -1,5 +1,6 @@
-//! A program to be paged by tests. Each case does one thing with its memory that a pager could get wrong, checks every byte
-//! against a shadow, prints `ok CASE <digest>` as its last line and exits 0. Other ends: see the exit statuses in `sys`.
+//! A program to be paged by tests. Each case does one thing with its memory that a pager could get wrong, checks
+//! every byte against a shadow, prints `ok CASE <digest>` as its last line and exits 0. Other ends: see the exit
+//! statuses in `sys`.
 
 #![expect(
     clippy::cast_possible_truncation,

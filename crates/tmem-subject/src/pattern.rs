@@ -1,7 +1,8 @@
 //! What pages hold: a function of (seed, index, version), so that a shadow is one number a page.
 //!
 //! A page starts with a tag that says which page it is, so a page that comes back from a wrong place or from an older
-//! time can be named. 127 random words follow, and then copies of their 64-byte runs in random order: about 3:1 for any LZ.
+//! time can be named. 127 random words follow, and then copies of their 64-byte runs in random order: about 3:1 for
+//! any LZ.
 
 use crate::sys::{Page, WORDS};
 

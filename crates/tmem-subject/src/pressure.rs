@@ -1,7 +1,7 @@
 //! Pressure: memory that is used so that other memory is taken away, and a look at how far that has come.
 //!
-//! The subject does not know who pages it. `/proc/self/pagemap` says of each page whether it is present; pressure goes on
-//! until enough of the memory under test is not.
+//! The subject does not know who pages it. `/proc/self/pagemap` says of each page whether it is present; pressure
+//! goes on until enough of the memory under test is not.
 
 use crate::options::Options;
 use crate::region::Region;
@@ -69,8 +69,8 @@ impl Pressure {
         }
     }
 
-    /// Touches some of the ballast: writes it the first time around, and reads and checks it later. Each page is touched
-    /// once more a little later: a pager that protects what was touched twice must age the rest.
+    /// Touches some of the ballast: writes it the first time around, and reads and checks it later. Each page is
+    /// touched once more a little later: a pager that protects what was touched twice must age the rest.
     pub(crate) fn push(&mut self) {
         let (pages, seed) = (self.options.ballast_mib << 8, self.options.seed ^ 0x0ba1_1a57);
         let ballast = self.ballast.get_or_insert_with(|| Region::new(pages, seed));
@@ -124,8 +124,8 @@ pub(crate) fn absent(at: usize, pages: usize) -> usize {
     entries(at, pages).iter().filter(|&&entry| entry & PRESENT == 0).count()
 }
 
-/// What pagemap says of `pages` pages from `at`, as words of a little-endian machine. Opened each time: after a fork it is
-/// another file.
+/// What pagemap says of `pages` pages from `at`, as words of a little-endian machine. Opened each time: after a fork
+/// it is another file.
 fn entries(at: usize, pages: usize) -> Vec<u64> {
     let file = sys::demand(File::open("/proc/self/pagemap"), "open /proc/self/pagemap");
     let mut bytes = vec![0; pages * 8];

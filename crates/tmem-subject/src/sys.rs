@@ -1,8 +1,8 @@
 //! System calls and raw memory.
 //!
-//! The memory under test is mapped by hand, named by address, and touched only through the functions below: no reference
-//! of Rust ever points into it. So whatever a call does to it (unmaps it, fills it, changes its protection) breaks no rule
-//! of the language; at worst a later access is a fault, which is what a test wants to see.
+//! The memory under test is mapped by hand, named by address, and touched only through the functions below: no
+//! reference of Rust ever points into it. So whatever a call does to it (unmaps it, fills it, changes its protection)
+//! breaks no rule of the language; at worst a later access is a fault, which is what a test wants to see.
 
 use std::io;
 use std::sync::atomic::AtomicU32;

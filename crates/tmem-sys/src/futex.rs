@@ -1,8 +1,8 @@
 //! Sleeping on a word of memory that several processes map.
 //!
-//! The word is looked up by what it is mapped from, not by its address. The kernel compares it with what the waiter expects
-//! while it holds the word's queue, so a wake that follows a change of the word is never missed. It orders nothing else:
-//! what a change publishes has to be ordered by the change itself and the load that sees it.
+//! The word is looked up by what it is mapped from, not by its address. The kernel compares it with what the waiter
+//! expects while it holds the word's queue, so a wake that follows a change of the word is never missed. It orders
+//! nothing else: what a change publishes has to be ordered by the change itself and the load that sees it.
 
 use core::sync::atomic::AtomicU32;
 use core::time::Duration;
@@ -30,8 +30,8 @@ pub fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> Waite
     match futex::wait(word, Flags::empty(), expected, timeout.as_ref()) {
         Ok(()) | Err(Errno::INTR) => Waited::Woken,
         Err(Errno::TIMEDOUT) => Waited::TimedOut,
-        // AGAIN. What else there is (no such word, no such time) cannot be for a reference and a Duration; to look at the
-        // word again is right for any of them.
+        // AGAIN. What else there is (no such word, no such time) cannot be for a reference and a Duration; to look at
+        // the word again is right for any of them.
         Err(_) => Waited::Changed,
     }
 }

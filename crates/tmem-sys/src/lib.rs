@@ -1,7 +1,7 @@
 //! System calls of tmem, each behind a small safe face.
 //!
-//! - [`Reservation`]: a stretch of addresses that costs nothing until parts of it are committed. Tables and segments live
-//!   in reservations, so that an index turns into an address by one multiplication and never moves.
+//! - [`Reservation`]: a stretch of addresses that costs nothing until parts of it are committed. Tables and segments
+//!   live in reservations, so that an index turns into an address by one multiplication and never moves.
 //! - [`Memfd`]: a sealed piece of shared memory, which another process can be given.
 //! - [`prefetch`]: a hint, not a system call, but as far below.
 //! - [`without_inherited`]: starting a process that shares no descriptors with us.

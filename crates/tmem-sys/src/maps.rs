@@ -1,7 +1,7 @@
 //! What a process has mapped.
 //!
-//! `/proc/PID/maps`, line by line, and `PROCMAP_QUERY` (Linux 6.11) for one address. A list is not a snapshot: mappings that
-//! change while it is read may be seen in either state, or twice.
+//! `/proc/PID/maps`, line by line, and `PROCMAP_QUERY` (Linux 6.11) for one address. A list is not a snapshot:
+//! mappings that change while it is read may be seen in either state, or twice.
 
 use core::ops::Range;
 use rustix::io::Errno;
@@ -113,8 +113,9 @@ pub fn mapping_at(pid: u32, address: u64) -> io::Result<Option<Mapping>> {
     }
 }
 
-/// What a process keeps from its children: mappings that they do not inherit (`MADV_DONTFORK`) or find empty (`MADV_WIPEONFORK`).
-/// The kernel tells it only beside what it counts by walking all pages: some 10 ms for a gigabyte.
+/// What a process keeps from its children: mappings that they do not inherit (`MADV_DONTFORK`) or find empty
+/// (`MADV_WIPEONFORK`). The kernel tells it only beside what it counts by walking all pages: some 10 ms for a
+/// gigabyte.
 ///
 /// # Errors
 /// Where the process may not be looked into, or has gone.

@@ -1,7 +1,7 @@
 //! Which pages of a process are in memory.
 //!
-//! `PAGEMAP_SCAN` (Linux 6.7) on `/proc/PID/pagemap`. An open [`Pagemap`] stays with the address space that the process had
-//! when it was opened: after exec or exit a scan finds nothing.
+//! `PAGEMAP_SCAN` (Linux 6.7) on `/proc/PID/pagemap`. An open [`Pagemap`] stays with the address space that the
+//! process had when it was opened: after exec or exit a scan finds nothing.
 
 use crate::PAGE_BYTES;
 use core::ops::Range;
@@ -70,8 +70,9 @@ impl Pagemap {
         File::open(format!("/proc/{pid}/pagemap")).map(Self)
     }
 
-    /// Appends the runs of present private anonymous pages in `range`: neither a file's, nor shared memory's, nor the zero
-    /// page, nor swapped out. Stops after `max_pages` pages. Returns where the walk ended: `range.end`, if it saw all.
+    /// Appends the runs of present private anonymous pages in `range`: neither a file's, nor shared memory's, nor the
+    /// zero page, nor swapped out. Stops after `max_pages` pages. Returns where the walk ended: `range.end`, if it
+    /// saw all.
     ///
     /// # Errors
     /// `NOTTY`: the kernel is older than 6.7. `INVAL`: the range is not whole pages, or ends before it starts.
@@ -120,8 +121,8 @@ impl Pagemap {
             returned: IS_HUGE,
             ..RawScan::default()
         });
-        // SAFETY: RawScan is the kernel's struct for this opcode, `runs` is writable for `runs_len` of them and borrowed
-        // until the call is over; without flags it changes nothing in the process.
+        // SAFETY: RawScan is the kernel's struct for this opcode, `runs` is writable for `runs_len` of them and
+        // borrowed until the call is over; without flags it changes nothing in the process.
         let found = unsafe { ioctl::ioctl(&self.0, &mut scan) }?;
         Ok((found, scan.0.walk_end))
     }

@@ -1,6 +1,7 @@
 //! Another process: whether it lives, and what is in its memory.
 //!
-//! Each of these wants the right to trace the process (`PERM` otherwise), [`Pidfd`] that to signal it. `SRCH`: it is gone.
+//! Each of these wants the right to trace the process (`PERM` otherwise), [`Pidfd`] that to signal it. `SRCH`: it is
+//! gone.
 
 use crate::PAGE_BYTES;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -12,8 +13,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Pages that one [`read_pages`] can take: the kernel's limit for the pieces of one call.
 pub const READ_PAGES: usize = 1024;
 
-/// A process that keeps its identity: its number is not given to another while this lives. Readable (`poll`) when it has
-/// exited.
+/// A process that keeps its identity: its number is not given to another while this lives. Readable (`poll`) when it
+/// has exited.
 #[derive(Debug)]
 pub struct Pidfd(OwnedFd);
 
@@ -71,8 +72,8 @@ pub fn same_memory(a: u32, b: u32) -> Result<bool, Errno> {
     if order < 0 { Err(last_errno()) } else { Ok(order == 0) }
 }
 
-/// Copies memory of a process at `address`, up to the first page that is not readable; returns the bytes copied. A page
-/// that waits for a userfaultfd makes this wait too.
+/// Copies memory of a process at `address`, up to the first page that is not readable; returns the bytes copied. A
+/// page that waits for a userfaultfd makes this wait too.
 ///
 /// # Errors
 /// `FAULT`: not even the first page is readable.
@@ -81,8 +82,8 @@ pub fn read_memory(pid: u32, address: u64, into: &mut [u8]) -> Result<usize, Err
     read_pieces(pid, &from, into)
 }
 
-/// Copies whole pages at `addresses` (at most [`READ_PAGES`]) of a process to `into`, side by side, up to the first that is
-/// not readable; returns the bytes copied. Waits as [`read_memory`] does.
+/// Copies whole pages at `addresses` (at most [`READ_PAGES`]) of a process to `into`, side by side, up to the first
+/// that is not readable; returns the bytes copied. Waits as [`read_memory`] does.
 ///
 /// # Errors
 /// `FAULT`: not even the first is readable. `INVAL`: too many, or `into` is not of their size.

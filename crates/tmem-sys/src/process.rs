@@ -37,8 +37,8 @@ pub fn resident_bytes() -> io::Result<MemoryUse> {
     Ok(MemoryUse { anonymous: field("RssAnon:")?, shared: field("RssShmem:")? })
 }
 
-/// Resident memory of a process, in bytes. Each counter is exact since Linux 6.17; before, it may be late by 32 pages (or
-/// twice the number of CPUs, if that is more) for each CPU.
+/// Resident memory of a process, in bytes. Each counter is exact since Linux 6.17; before, it may be late by 32 pages
+/// (or twice the number of CPUs, if that is more) for each CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Residency {
     /// Private anonymous memory.
@@ -57,7 +57,8 @@ impl Residency {
     }
 }
 
-/// Reads [`Residency`] of a process again and again: its files in `/proc`, kept open. They follow the process through exec.
+/// Reads [`Residency`] of a process again and again: its files in `/proc`, kept open. They follow the process through
+/// exec.
 #[derive(Debug)]
 pub struct ResidencyOf {
     status: File,
@@ -101,8 +102,8 @@ impl ResidencyOf {
     }
 }
 
-/// Anonymous memory of a process, in bytes, each page divided by the number of processes that share it (`Pss_Anon`). The
-/// kernel walks all page tables for it: 6 to 11 ms for 256 MiB in base pages, 0.24 ms in huge ones.
+/// Anonymous memory of a process, in bytes, each page divided by the number of processes that share it (`Pss_Anon`).
+/// The kernel walks all page tables for it: 6 to 11 ms for 256 MiB in base pages, 0.24 ms in huge ones.
 ///
 /// # Errors
 /// When there is no such process, or no right to trace it.

@@ -1,9 +1,9 @@
 //! Addresses first, memory later.
 //!
-//! A [`Reservation`] is one `PROT_NONE` mapping. Parts of it are *committed*: made private anonymous memory, or replaced
-//! by a mapping of a [`Memfd`]. Committed parts are *released* to give their memory back; the addresses stay valid and
-//! read as zeros. The whole is unmapped on drop. A child made by `fork` does not inherit it: two processes would believe
-//! that they own the same log.
+//! A [`Reservation`] is one `PROT_NONE` mapping. Parts of it are *committed*: made private anonymous memory, or
+//! replaced by a mapping of a [`Memfd`]. Committed parts are *released* to give their memory back; the addresses stay
+//! valid and read as zeros. The whole is unmapped on drop. A child made by `fork` does not inherit it: two processes
+//! would believe that they own the same log.
 
 use crate::{HUGE_PAGE_BYTES, Memfd, PAGE_BYTES, SysError};
 use core::ffi::c_void;
@@ -75,7 +75,8 @@ impl Reservation {
         let bytes = range.len();
         let address = self.address(&range);
         let prot = MprotectFlags::READ | MprotectFlags::WRITE;
-        // SAFETY: the range lies in our own mapping (`address` asserts it), and more access breaks no reference into it.
+        // SAFETY: the range lies in our own mapping (`address` asserts it), and more access breaks no reference into
+        // it.
         let protected = unsafe { rustix::mm::mprotect(address, bytes, prot) };
         protected.map_err(|errno| SysError::NoMemory { bytes, errno })?;
         self.advise_new(&range, pages);
@@ -105,9 +106,9 @@ impl Reservation {
     /// Takes the memory for a committed `range` (bytes, whole huge pages) now, as huge pages if there are any. A later
     /// touch then cannot fail, where it would be a SIGBUS or the out-of-memory killer.
     ///
-    /// Shared memory gets huge pages at a fault only where the system's `shmem_enabled` says so, and by default it does
-    /// not. To collapse a range of which one page is there works in any case, and takes 0.19 ms for 2 MiB where 512 base
-    /// pages take 1.8 ms (Linux 6.18, a virtual machine).
+    /// Shared memory gets huge pages at a fault only where the system's `shmem_enabled` says so, and by default it
+    /// does not. To collapse a range of which one page is there works in any case, and takes 0.19 ms for 2 MiB where
+    /// 512 base pages take 1.8 ms (Linux 6.18, a virtual machine).
     ///
     /// # Errors
     /// [`SysError::NoMemory`] when there is none; kernels before 5.14 take it at the first touch instead.
@@ -117,8 +118,8 @@ impl Reservation {
         if self.collapse(&range) { Ok(()) } else { self.touch(&range) }
     }
 
-    /// Makes huge pages of a committed `range` (bytes, whole huge pages) whose memory is in use already. Returns whether
-    /// it did: there may be none to be had, or the kernel may be older than 6.1.
+    /// Makes huge pages of a committed `range` (bytes, whole huge pages) whose memory is in use already. Returns
+    /// whether it did: there may be none to be had, or the kernel may be older than 6.1.
     pub fn collapse(&self, range: &Range<usize>) -> bool {
         let address = self.address(range);
         // SAFETY: the range lies in our own mapping; page size is invisible to whoever reads or writes.

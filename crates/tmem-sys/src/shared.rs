@@ -20,8 +20,8 @@ unsafe impl SharedMemory for core::sync::atomic::AtomicU64 {}
 // SAFETY: an array is its elements side by side, each of which is fit.
 unsafe impl<T: SharedMemory, const N: usize> SharedMemory for [T; N] {}
 
-/// A memfd, mapped in this process as a `T`. It starts as zeros, and stays mapped until this is dropped; a child made by
-/// fork shares it.
+/// A memfd, mapped in this process as a `T`. It starts as zeros, and stays mapped until this is dropped; a child made
+/// by fork shares it.
 #[derive(Debug)]
 pub struct Shared<T: SharedMemory> {
     value: NonNull<T>,
@@ -65,8 +65,8 @@ impl<T: SharedMemory> Deref for Shared<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: mapped until drop, page-aligned, long enough (BYTES), never shorter (sealed); any bytes are a `T`, and
-        // what other processes write is atomics only.
+        // SAFETY: mapped until drop, page-aligned, long enough (BYTES), never shorter (sealed); any bytes are a `T`,
+        // and what other processes write is atomics only.
         unsafe { self.value.as_ref() }
     }
 }

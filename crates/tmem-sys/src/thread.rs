@@ -22,7 +22,8 @@ pub fn threads(pid: u32, into: &mut Vec<u32>) -> io::Result<()> {
     Ok(())
 }
 
-/// Address of a thread's list of robust mutexes, which the kernel reads and writes when the thread exits; 0 if it has none.
+/// Address of a thread's list of robust mutexes, which the kernel reads and writes when the thread exits; 0 if it has
+/// none.
 ///
 /// # Errors
 /// `SRCH`: no such thread. `PERM`: no right to trace it.

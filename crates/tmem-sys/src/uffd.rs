@@ -1,16 +1,18 @@
 //! Page faults of another address space, served here.
 //!
-//! A [`Userfaultfd`] belongs to the address space that made it, whoever holds the descriptor. Ranges of private anonymous
-//! memory are *registered* with it. A thread that touches a missing page of one sleeps until the holder fills the page
-//! ([`Userfaultfd::copy`], [`Userfaultfd::zero`]) or wakes the thread to try again. Forks, moves and losses of
-//! registered ranges are events; the thread that causes one sleeps until the event is read.
+//! A [`Userfaultfd`] belongs to the address space that made it, whoever holds the descriptor. Ranges of private
+//! anonymous memory are *registered* with it. A thread that touches a missing page of one sleeps until the holder
+//! fills the page ([`Userfaultfd::copy`], [`Userfaultfd::zero`]) or wakes the thread to try again. Forks, moves and
+//! losses of registered ranges are events; the thread that causes one sleeps until the event is read.
 //!
 //! Facts to hold on to (Linux 6.18):
-//! - Nothing is awakened by an error: after `EXIST` (the page is there) the waiter sleeps on until [`Userfaultfd::wake`].
+//! - Nothing is awakened by an error: after `EXIST` (the page is there) the waiter sleeps on until
+//!   [`Userfaultfd::wake`].
 //! - `AGAIN` without progress: an event is queued, or was read and the thread that caused it has not run since. Read
 //!   events, then try again.
-//! - `NOENT`: the range is not wholly in one registered mapping. A run of pages that crosses into the next mapping gets
-//!   this too, so one page at a time has to be tried before the mapping is called gone. `SRCH`: the address space is gone.
+//! - `NOENT`: the range is not wholly in one registered mapping. A run of pages that crosses into the next mapping
+//!   gets this too, so one page at a time has to be tried before the mapping is called gone. `SRCH`: the address
+//!   space is gone.
 //! - The last close of a descriptor with ranges registered lets missing pages read as zeros.
 //!
 //! # Safety
@@ -208,8 +210,8 @@ impl Userfaultfd {
         Self(fd)
     }
 
-    /// Makes one for this process, from `/dev/userfaultfd` if it may be opened, by the system call otherwise. Faults from
-    /// within system calls are handled too; the descriptor is nonblocking and closed by exec.
+    /// Makes one for this process, from `/dev/userfaultfd` if it may be opened, by the system call otherwise. Faults
+    /// from within system calls are handled too; the descriptor is nonblocking and closed by exec.
     ///
     /// # Errors
     /// `PERM`: neither a right to open the device nor `CAP_SYS_PTRACE` nor `vm.unprivileged_userfaultfd=1`. `NOSYS`:
@@ -318,8 +320,8 @@ impl Userfaultfd {
         unsafe { ioctl::ioctl(self, call) }
     }
 
-    /// Appends all messages that are there, in the kernel's order: it hands out waiting faults before events, so events
-    /// have to be applied first. None is not an error.
+    /// Appends all messages that are there, in the kernel's order: it hands out waiting faults before events, so
+    /// events have to be applied first. None is not an error.
     ///
     /// # Errors
     /// `MFILE`, `NFILE`: no descriptor for a fork's; the event stays queued, and what was read before it is in `into`.

@@ -1,4 +1,5 @@
-//! What the calls that a pager makes often cost: `cargo test --release -p tmem-sys --test costs -- --ignored --nocapture`.
+//! What the calls that a pager makes often cost: `cargo test --release -p tmem-sys --test costs -- --ignored
+//! --nocapture`.
 
 mod support;
 

@@ -28,8 +28,8 @@ fn enabled() -> Option<Userfaultfd> {
     }
 }
 
-/// An area registered with one. The descriptor has to be dropped first, as it is if its variable is the later: to unmap what
-/// is registered is an event, and waits for a reader.
+/// An area registered with one. The descriptor has to be dropped first, as it is if its variable is the later: to
+/// unmap what is registered is an event, and waits for a reader.
 fn registered(pages: usize) -> Option<(Area, Userfaultfd)> {
     let uffd = enabled()?;
     let area = Area::pages(pages);

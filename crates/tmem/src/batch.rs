@@ -1,7 +1,8 @@
 //! Many operations in one call.
 //!
-//! An [`Operation`] says everything that there is to say about one: it needs nothing but the client that it is executed
-//! for. A queue, in this process or shared with another, carries the same operations and the same completions.
+//! An [`Operation`] says everything that there is to say about one: it needs nothing but the client that it is
+//! executed for. A queue, in this process or shared with another, carries the same operations and the same
+//! completions.
 
 use crate::outcome::Outcome;
 use crate::table::{ObjectId, PoolId};

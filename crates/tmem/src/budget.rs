@@ -1,8 +1,9 @@
 //! The ledger of memory.
 //!
 //! `used == segments + tables + index + scratch`, each in bytes as the kernel counts them: a segment counts from the
-//! moment its memory is taken until it is given back, whether it holds blocks or not; a table page from its first use.
-//! Everybody but the cleaner stays [`RESERVE_BYTES`] below the limit, so that the cleaner always has somewhere to copy to.
+//! moment its memory is taken until it is given back, whether it holds blocks or not; a table page from its first
+//! use. Everybody but the cleaner stays [`RESERVE_BYTES`] below the limit, so that the cleaner always has somewhere
+//! to copy to.
 
 use crate::units::SEGMENT_BYTES;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -49,7 +49,8 @@ pub(crate) struct Account {
     cap_units: AtomicU64,
     weight: AtomicU32,
     state: AtomicU8,
-    /// Units of the blocks of all its pools, headers included. `charged == persistent + ephemeral`, of which this is one.
+    /// Units of the blocks of all its pools, headers included. `charged == persistent + ephemeral`, of which this is
+    /// one.
     charged: AtomicU64,
     /// And this the other.
     ephemeral: AtomicU64,
@@ -59,8 +60,8 @@ pub(crate) struct Account {
     past: Mutex<Stats>,
 }
 
-// Relaxed, where nothing else is said: settings and sums, which publish nothing. Freezing and destroying take effect for
-// every operation piece that is pinned after the epoch's fence in `Engine::settle_state`.
+// Relaxed, where nothing else is said: settings and sums, which publish nothing. Freezing and destroying take effect
+// for every operation piece that is pinned after the epoch's fence in `Engine::settle_state`.
 impl Account {
     pub(crate) fn new(id: ClientId, name: String, cap_bytes: usize, weight: u32) -> Self {
         let account = Self {

@@ -190,8 +190,8 @@ impl Client {
         }
     }
 
-    /// Changes the cap. What is held already stays; puts fail, or cost the client its own ephemeral blocks, until it is
-    /// under the cap again.
+    /// Changes the cap. What is held already stays; puts fail, or cost the client its own ephemeral blocks, until it
+    /// is under the cap again.
     pub fn set_cap(&self, bytes: usize) {
         self.account.set_cap(bytes);
     }
@@ -329,7 +329,8 @@ impl Pool {
         self.client.store.engine.policy_changed();
     }
 
-    /// Stores `bytes` at `offset` (a multiple of 4096). `bytes` must not be memory whose page faults wait for this store.
+    /// Stores `bytes` at `offset` (a multiple of 4096). `bytes` must not be memory whose page faults wait for this
+    /// store.
     ///
     /// A ragged last granule reads as zeros after the last byte.
     pub fn put(&self, object: impl Into<ObjectId>, offset: u64, bytes: &[u8]) -> Outcome {
@@ -341,8 +342,8 @@ impl Pool {
         self.run(object.into(), Action::Get { offset, into: &mut [into] })
     }
 
-    /// Gets and flushes in one: of two takes of a granule one has it. `offset` is a multiple of 4096, and a ragged last
-    /// granule is flushed whole.
+    /// Gets and flushes in one: of two takes of a granule one has it. `offset` is a multiple of 4096, and a ragged
+    /// last granule is flushed whole.
     pub fn take(&self, object: impl Into<ObjectId>, offset: u64, into: &mut [u8]) -> Outcome {
         self.run(object.into(), Action::Take { offset, into: &mut [into] })
     }

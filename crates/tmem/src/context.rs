@@ -1,8 +1,8 @@
 //! Contexts: what a thread needs for the length of a call.
 //!
-//! A context is an epoch slot, codec scratch, and the heads of the log that its puts append to. There are about as many as
-//! threads that can run at once; they are made when first wanted and taken for one call. A thread goes back to the
-//! context that it had last, so on a quiet store each thread has its own.
+//! A context is an epoch slot, codec scratch, and the heads of the log that its puts append to. There are about as
+//! many as threads that can run at once; they are made when first wanted and taken for one call. A thread goes back
+//! to the context that it had last, so on a quiet store each thread has its own.
 //!
 //! Lock: a context's mutex is taken before every other lock but the cleaner's. Whoever holds one context may try
 //! another, but never waits for it.
@@ -48,8 +48,8 @@ impl Context {
         Ok(context)
     }
 
-    /// On the heap, if there is room. Never inlined: a context is built on the stack, and whoever has that in its frame
-    /// pays for probing it at every call.
+    /// On the heap, if there is room. Never inlined: a context is built on the stack, and whoever has that in its
+    /// frame pays for probing it at every call.
     #[cold]
     #[inline(never)]
     fn boxed(slot: usize, budget: &Budget) -> Option<Box<Self>> {

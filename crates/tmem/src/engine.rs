@@ -79,8 +79,8 @@ impl Engine {
         self.cleaner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until every operation that began before a client's or pool's state was changed has ended its current piece,
-    /// and so sees the change in its next. The caller is not pinned.
+    /// Waits until every operation that began before a client's or pool's state was changed has ended its current
+    /// piece, and so sees the change in its next. The caller is not pinned.
     pub(crate) fn settle_state(&self) {
         let stamp = self.epochs.stamp();
         while !self.epochs.passed(stamp) {

@@ -1,9 +1,9 @@
 //! Epochs: when nobody can still be reading what was taken out of the tables.
 //!
-//! A reader *pins* its slot for the length of one operation's piece: the slot holds the global epoch as the reader last
-//! saw it, or 0 when it reads nothing. Whoever unlinks something (an entry, a leaf, a whole segment) calls
-//! [`Epochs::stamp`] afterwards, and may reuse the thing once [`Epochs::passed`] says so: every slot is then idle or was
-//! pinned after the stamp.
+//! A reader *pins* its slot for the length of one operation's piece: the slot holds the global epoch as the reader
+//! last saw it, or 0 when it reads nothing. Whoever unlinks something (an entry, a leaf, a whole segment) calls
+//! [`Epochs::stamp`] afterwards, and may reuse the thing once [`Epochs::passed`] says so: every slot is then idle or
+//! was pinned after the stamp.
 //!
 //! Why that is enough. A reader stores its slot, then fences, then loads entries. An unlinker stores entries, then
 //! fences, then loads slots. The two fences are ordered one way or the other: either the unlinker sees the slot, and
@@ -53,8 +53,8 @@ impl Epochs {
         debug_assert_eq!(slot.load(Ordering::Relaxed), IDLE, "a slot is pinned once");
         // Relaxed: an old value is only more cautious (module head).
         let now = self.global.load(Ordering::Relaxed);
-        // Release: pairs with the Acquire in `passed`, as the store in `Pin::drop` does. Whoever reads this value instead of
-        // that one has the earlier pin's reads behind it all the same.
+        // Release: pairs with the Acquire in `passed`, as the store in `Pin::drop` does. Whoever reads this value
+        // instead of that one has the earlier pin's reads behind it all the same.
         slot.store(now, Ordering::Release);
         // SeqCst: pairs with the fence in `stamp`.
         fence(Ordering::SeqCst);

@@ -15,7 +15,8 @@
 //! | 1 | 17-31 | [`MAGIC`] |
 //! | 1 | 32-63 | CRC-32C of everything above and of the payload |
 //!
-//! The checksum covers the owner too: a block that is intact but belongs to somebody else is as corrupt as a damaged one.
+//! The checksum covers the owner too: a block that is intact but belongs to somebody else is as corrupt as a damaged
+//! one.
 
 use crate::bits::Field;
 use crate::units::{BLOCK_GRANULES, GRANULE_BYTES, UNIT_BYTES, units_for};

@@ -1,8 +1,8 @@
 //! Loans: room in the log for blocks that another process encodes.
 //!
-//! That process maps the memory of the segments ([`Store::region`](crate::Store::region)) and encodes granules to where
-//! [`Loan::room`] says; [`Loan::enter`] then checks sizes, writes headers, and stores entries, as a put does for what it
-//! has encoded itself. The bytes are never copied.
+//! That process maps the memory of the segments ([`Store::region`](crate::Store::region)) and encodes granules to
+//! where [`Loan::room`] says; [`Loan::enter`] then checks sizes, writes headers, and stores entries, as a put does
+//! for what it has encoded itself. The bytes are never copied.
 //!
 //! | room of a loan | who writes there | cleaner |
 //! |---|---|---|
@@ -89,8 +89,9 @@ impl Loan {
         Self { pool, lent }
     }
 
-    /// Where the next blocks go: at least `bytes` of room, 16 for each block's header included. Opens another segment if
-    /// this one has less, and cleans if there is none. Room that was given out before and not entered is forgotten.
+    /// Where the next blocks go: at least `bytes` of room, 16 for each block's header included. Opens another segment
+    /// if this one has less, and cleans if there is none. Room that was given out before and not entered is
+    /// forgotten.
     ///
     /// A segment's rest of less than `bytes` is left unused, so little should be asked for and much be filled.
     ///
@@ -119,11 +120,12 @@ impl Loan {
         Ok(Room { region, offset_bytes, len })
     }
 
-    /// Enters granules of which the blocks were encoded, in this order, from the start of the room on: each as 16 bytes
-    /// for its header, the payload, and what it takes to a multiple of 16. Replaces what was there, as puts do.
+    /// Enters granules of which the blocks were encoded, in this order, from the start of the room on: each as 16
+    /// bytes for its header, the payload, and what it takes to a multiple of 16. Replaces what was there, as puts do.
     ///
     /// Returns how many were entered, from the first on, and why the next one was not. That one and all after it are
-    /// missing then, as after a put that failed, unless the pool or client was destroyed. Either way the room ends here.
+    /// missing then, as after a put that failed, unless the pool or client was destroyed. Either way the room ends
+    /// here.
     #[must_use = "what was not entered is missing"]
     pub fn enter(&mut self, blocks: &[LentBlock]) -> (usize, Option<Outcome>) {
         let engine = self.pool.engine();
@@ -133,8 +135,8 @@ impl Loan {
         done
     }
 
-    /// Takes the room back, what was written to it and not entered forgotten, and seals the segment. Nobody may be writing
-    /// there any more. The loan can go on afterwards.
+    /// Takes the room back, what was written to it and not entered forgotten, and seals the segment. Nobody may be
+    /// writing there any more. The loan can go on afterwards.
     pub fn end(&mut self) {
         let mut lent = lock(&self.lent);
         lent.given_bytes = 0;

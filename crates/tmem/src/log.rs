@@ -26,8 +26,8 @@ pub(crate) struct Log {
     state: Mutex<Lists>,
     /// Seals so far.
     seals: AtomicU64,
-    /// Units of sealed segments and victims that cleaning would win back. A hint: it may be below 0 for a moment, where
-    /// one thread has sealed a segment and another has cleaned it before the first could count it.
+    /// Units of sealed segments and victims that cleaning would win back. A hint: it may be below 0 for a moment,
+    /// where one thread has sealed a segment and another has cleaned it before the first could count it.
     reclaimable: AtomicI64,
     /// Segments that were set aside.
     condemned: AtomicUsize,
@@ -54,8 +54,8 @@ impl Log {
         })
     }
 
-    /// Opens a segment: a warm one, or one whose memory the budget and the system have to spare. What is appended to it
-    /// is settled under the generation of policies given, or not (0).
+    /// Opens a segment: a warm one, or one whose memory the budget and the system have to spare. What is appended to
+    /// it is settled under the generation of policies given, or not (0).
     pub(crate) fn open(
         &self,
         (class, settled): (Class, u64),

@@ -5,8 +5,8 @@
 //! orderings against those of `table::leaf`. A segment holds one block, a header and a payload, in loom's cells: loom
 //! fails a model in which one thread writes what another may still be reading.
 //!
-//! A model that cannot fail shows nothing. Each of these changes was made in a copy, alone, and loom found it. The models
-//! are: reuse, again (a reader that comes again), move, takes, row, pool.
+//! A model that cannot fail shows nothing. Each of these changes was made in a copy, alone, and loom found it. The
+//! models are: reuse, again (a reader that comes again), move, takes, row, pool.
 //!
 //! | change | found by |
 //! |---|---|

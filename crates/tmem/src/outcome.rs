@@ -23,13 +23,14 @@ pub enum Outcome {
         /// Granules that were there.
         granules: u64,
     },
-    /// A get or take met bytes that are not those that were put. What was intact was filled, what was damaged is zeroed.
-    /// Never to be taken for [`Outcome::Missing`]: the data was accepted, and is lost.
+    /// A get or take met bytes that are not those that were put. What was intact was filled, what was damaged is
+    /// zeroed. Never to be taken for [`Outcome::Missing`]: the data was accepted, and is lost.
     Corrupt {
         /// Offset in the object of the first granule that is damaged.
         offset: u64,
     },
-    /// A tier below memory failed to deliver what it holds. Memory is the only tier so far, and does not fail this way.
+    /// A tier below memory failed to deliver what it holds. Memory is the only tier so far, and does not fail this
+    /// way.
     TierFailed {
         /// Offset in the object of the first granule that could not be had.
         offset: u64,

@@ -99,8 +99,8 @@ impl Segments {
         Some(self.bytes(block.segment, block.place, block.units))
     }
 
-    /// Asks for the start of a block's bytes, so that a get that follows soon does not wait for them. The reference may
-    /// be out of date by then.
+    /// Asks for the start of a block's bytes, so that a get that follows soon does not wait for them. The reference
+    /// may be out of date by then.
     pub(crate) fn prefetch(&self, block: BlockRef) {
         /// What is asked for; the hardware goes on from there.
         const LINES: usize = 16;

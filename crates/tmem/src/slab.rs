@@ -1,14 +1,14 @@
 //! Tables of small things, by number.
 //!
-//! A slab is one reservation of addresses, so that number `n` is at `base + n * size`. Memory is taken in chunks of
-//! 2 MiB of addresses, in base pages as numbers are first used (lowest first). A chunk that has been used to its end is
-//! made a huge page, since the slab is large by then and its lookups would miss the TLB; one whose last number is given
-//! back returns its memory to the system.
+//! A slab is one reservation of addresses, so that number `n` is at `base + n * size`. Memory is taken in chunks of 2
+//! MiB of addresses, in base pages as numbers are first used (lowest first). A chunk that has been used to its end is
+//! made a huge page, since the slab is large by then and its lookups would miss the TLB; one whose last number is
+//! given back returns its memory to the system.
 //!
 //! The memory is *type-stable*: whatever number was ever in use can be looked at for the life of the slab and holds a
-//! `T`, perhaps one that means nothing any more. That is why `T` must be made of atomics and be valid when all zero, and
-//! why [`Slab::get`] is safe. That a number still means the same thing is the business of whoever holds it: numbers are
-//! freed only after the epoch in which they could last be found has passed.
+//! `T`, perhaps one that means nothing any more. That is why `T` must be made of atomics and be valid when all zero,
+//! and why [`Slab::get`] is safe. That a number still means the same thing is the business of whoever holds it:
+//! numbers are freed only after the epoch in which they could last be found has passed.
 //!
 //! Lock: `state` guards allocation and freeing. It is taken last, after every other lock.
 
@@ -94,9 +94,9 @@ impl<T: Stable> Slab<T> {
         let offset = at / Self::SLOTS * CHUNK_BYTES + at % Self::SLOTS * size_of::<T>();
         // SAFETY: id < committed, so the offset lies within a committed chunk of the reservation.
         let slot = unsafe { self.memory.base().add(offset) };
-        // SAFETY: chunks are aligned to 2 MiB and slots follow each other by size_of::<T>, a multiple of T's alignment;
-        // the memory is zero or holds a T, is never unmapped while `self` lives, and is only changed through atomics
-        // (`Stable`), the zeroing on release included.
+        // SAFETY: chunks are aligned to 2 MiB and slots follow each other by size_of::<T>, a multiple of T's
+        // alignment; the memory is zero or holds a T, is never unmapped while `self` lives, and is only changed
+        // through atomics (`Stable`), the zeroing on release included.
         unsafe { slot.cast::<T>().as_ref() }
     }
 
@@ -110,7 +110,8 @@ impl<T: Stable> Slab<T> {
         let chunk = &mut state.chunks[at];
         let slot = chunk.take_slot::<T>(budget)?;
         if slot + 1 == Self::SLOTS {
-            // All its pages are in use: it takes no more memory this way. If there is no huge page, it works all the same.
+            // All its pages are in use: it takes no more memory this way. If there is no huge page, it works all the
+            // same.
             self.memory.collapse(&(at * CHUNK_BYTES..(at + 1) * CHUNK_BYTES));
         }
         if chunk.used == Self::SLOTS {

@@ -1,7 +1,8 @@
 //! Counters.
 //!
 //! Every context counts in cells of its own, so counting costs a load and a store and nobody shares a line; whoever
-//! wants to know adds the cells up. The identities that [`Stats::check`] asserts hold whenever no operation is running.
+//! wants to know adds the cells up. The identities that [`Stats::check`] asserts hold whenever no operation is
+//! running.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,7 +14,8 @@ macro_rules! counters {
 
         const COUNTERS: usize = [$(Counter::$name),*].len();
 
-        /// Counts since the pool was created; of a client or a store, the sums over its pools, destroyed ones included.
+        /// Counts since the pool was created; of a client or a store, the sums over its pools, destroyed ones
+        /// included.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         pub struct Stats { $(#[doc = $doc] pub $field: u64),* }
 
@@ -87,8 +89,8 @@ impl Cells {
     /// Counts `n` more. `context` is the caller's own.
     pub(crate) fn add(&self, context: usize, counter: Counter, n: u64) {
         let cell = &self.0[context].0[counter as usize];
-        // Relaxed: a count publishes nothing. Load and store, not an addition: the cell has one writer at a time, and the
-        // context's lock orders one after the other.
+        // Relaxed: a count publishes nothing. Load and store, not an addition: the cell has one writer at a time, and
+        // the context's lock orders one after the other.
         cell.store(cell.load(Ordering::Relaxed) + n, Ordering::Relaxed);
     }
 

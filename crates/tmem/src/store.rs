@@ -86,9 +86,9 @@ pub struct Store {
 pub struct ClientOptions {
     /// For people.
     pub name: String,
-    /// Bytes that it may hold: blocks with their headers, and its part of the tables. A put that would go beyond it fails
-    /// (or, in an ephemeral pool, drops older blocks of the client). What is left of a block that is partly flushed is
-    /// charged anew when the cleaner encodes it apart, which may be more than its part of the block was.
+    /// Bytes that it may hold: blocks with their headers, and its part of the tables. A put that would go beyond it
+    /// fails (or, in an ephemeral pool, drops older blocks of the client). What is left of a block that is partly
+    /// flushed is charged anew when the cleaner encodes it apart, which may be more than its part of the block was.
     pub cap_bytes: usize,
     /// Its right to ephemeral memory, relative to the others' (1 or more).
     pub weight: u32,
@@ -157,8 +157,8 @@ impl Store {
             .collect()
     }
 
-    /// Changes the budget. One that is smaller than what is used takes effect by and by: puts are rejected until what is
-    /// used has shrunk, which this starts.
+    /// Changes the budget. One that is smaller than what is used takes effect by and by: puts are rejected until what
+    /// is used has shrunk, which this starts.
     ///
     /// # Errors
     /// [`StoreError::BudgetTooSmall`].

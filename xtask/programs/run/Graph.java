@@ -39,7 +39,8 @@ final class Graph {
             for (int step = 0; step < count / 10; step++) {
                 node.seen++;
                 sum += node.id;
-                node = node.edges.isEmpty() ? nodes.get(random.nextInt(count)) : node.edges.get(random.nextInt(node.edges.size()));
+                int degree = node.edges.size();
+                node = degree == 0 ? nodes.get(random.nextInt(count)) : node.edges.get(random.nextInt(degree));
             }
         }
         System.out.println(sum);

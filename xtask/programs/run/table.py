@@ -14,7 +14,8 @@ base.executemany("insert into sale values (?, ?, ?, ?)", sales)
 base.execute("create index of_person on sale (person)")
 base.execute("create index of_name on person (name, city)")
 base.execute("update sale set cents = cents + 1 where id % 11 = 3")
-query = "select city, count(*), sum(cents) from person join sale on person = person.id group by city order by 3 desc limit 20"
+query = "select city, count(*), sum(cents) from person join sale on person = person.id"
+query += " group by city order by 3 desc limit 20"
 print(base.execute(query).fetchall())
 print([base.execute("select sum(cents) from sale where person = ?", (rng.randrange(rows // 3),)).fetchone()[0]
        for _ in range(20000)][::997])

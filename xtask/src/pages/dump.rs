@@ -62,8 +62,8 @@ struct Page {
     exclusive: bool,
 }
 
-/// Writes the private anonymous pages of `pid`, which must be stopped, to `out`: at most `limit_pages` of them, in runs
-/// spread evenly over its memory when it has more.
+/// Writes the private anonymous pages of `pid`, which must be stopped, to `out`: at most `limit_pages` of them, in
+/// runs spread evenly over its memory when it has more.
 pub(super) fn dump(pid: u32, out: &Path, limit_pages: usize) -> Result<Dumped> {
     let pages = spread(&present_pages(pid)?, limit_pages);
     let partial = out.with_extension("partial");

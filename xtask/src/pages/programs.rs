@@ -1,7 +1,7 @@
 //! The programs whose memory is taken, and how each is brought to the wanted size.
 //!
-//! Two kinds: a program that fills itself and then says `READY` and waits, and a program at work (a compiler, git) that
-//! is stopped when its memory has grown to the target.
+//! Two kinds: a program that fills itself and then says `READY` and waits, and a program at work (a compiler, git)
+//! that is stopped when its memory has grown to the target.
 
 use super::{corpus, postgres, redis};
 use crate::process::{Program, Reached};

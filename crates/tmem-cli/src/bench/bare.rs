@@ -1,5 +1,5 @@
-//! The codec without a store: the same blocks in the same order through the same policy, into one large buffer. What the
-//! engine would cost if everything but its codec were free.
+//! The codec without a store: the same blocks in the same order through the same policy, into one large buffer. What
+//! the engine would cost if everything but its codec were free.
 
 use super::share::{Orders, Plan, Share, Times, put_then_get};
 use crate::interrupt;

@@ -1,4 +1,5 @@
-//! `tmem bench churn`: a full store under random overwrites, flushes and puts. How much memory is in use for what is held?
+//! `tmem bench churn`: a full store under random overwrites, flushes and puts. How much memory is in use for what is
+//! held?
 //!
 //! The bench remembers which page each granule holds, and so knows to the byte what the blocks in the store come to.
 

@@ -58,8 +58,8 @@ impl Full {
         same_bytes(pages, out, "the engine")
     }
 
-    /// Bytes of pages for each byte in use for them: segments with headers and holes, tables, index. Codec scratch is left
-    /// out, as zram leaves its own out; spare segments are given back first.
+    /// Bytes of pages for each byte in use for them: segments with headers and holes, tables, index. Codec scratch is
+    /// left out, as zram leaves its own out; spare segments are given back first.
     pub(crate) fn density(&self, bytes: usize) -> f64 {
         self.store.shrink(usize::MAX);
         let used = held(&self.store).saturating_sub(self.empty_bytes);

@@ -80,8 +80,8 @@ impl Orders {
     }
 }
 
-/// Time of putting and of getting: on the wall from the first thread's start to the last one's end, on a CPU that of the
-/// thread that used most.
+/// Time of putting and of getting: on the wall from the first thread's start to the last one's end, on a CPU that of
+/// the thread that used most.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Times {
     pub(crate) put: Lap,

@@ -1,7 +1,7 @@
 //! Rights that the file of tmem lends to its user (`setcap`), and how little of it the rest may notice.
 //!
-//! The kernel shuts such a process off from everybody with fewer rights, its own programs included, and the loader takes
-//! variables out of its environment (ld.so(8), "Secure-execution mode").
+//! The kernel shuts such a process off from everybody with fewer rights, its own programs included, and the loader
+//! takes variables out of its environment (ld.so(8), "Secure-execution mode").
 //!
 //! | process | of lent rights |
 //! |---|---|

@@ -7,8 +7,8 @@
 //! | the holder | has the file of the agent, where the monitor cannot: see [`lent`] |
 //! | the program | loads the agent, and so does everything that it starts |
 //!
-//! Whatever of it dies, no program goes on with memory that it cannot get back: the agents see to that for their programs,
-//! and the front ends the whole tree if it sees the monitor die.
+//! Whatever of it dies, no program goes on with memory that it cannot get back: the agents see to that for their
+//! programs, and the front ends the whole tree if it sees the monitor die.
 
 mod display;
 pub(crate) mod lent;

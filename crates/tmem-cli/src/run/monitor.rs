@@ -1,7 +1,7 @@
 //! The process behind a run: it serves the programs, and outlives the front for as long as any of them lives.
 //!
-//! It holds nothing of the user's but the standard error output, for panics, and gives that up once the front has ended: a
-//! pipe that it kept open would keep its reader waiting.
+//! It holds nothing of the user's but the standard error output, for panics, and gives that up once the front has
+//! ended: a pipe that it kept open would keep its reader waiting.
 
 use super::lent::Image;
 use super::link::{Link, Received, ToFront, ToMonitor};
@@ -51,8 +51,8 @@ pub(crate) fn run(options: &cli::Monitor) -> ExitCode {
     }
 }
 
-/// Makes this process one that signals and shortages meant for others pass by. None of it is needed to work, so what is
-/// not permitted is left.
+/// Makes this process one that signals and shortages meant for others pass by. None of it is needed to work, so what
+/// is not permitted is left.
 fn settle() {
     let _ = rustix::process::setsid();
     let files = getrlimit(Resource::Nofile);

@@ -1,8 +1,9 @@
 //! Signals to `tmem run`, which stands where the program would stand.
 //!
-//! What a process sends goes on to the program. What the kernel sends comes from the terminal and went to the whole process
-//! group, the program included, so it is dropped here. Handlers do it and not a mask: a program inherits masks, handlers
-//! it does not. Signals that were ignored at the start stay so, for the program too, as `nohup` wants it.
+//! What a process sends goes on to the program. What the kernel sends comes from the terminal and went to the whole
+//! process group, the program included, so it is dropped here. Handlers do it and not a mask: a program inherits
+//! masks, handlers it does not. Signals that were ignored at the start stay so, for the program too, as `nohup` wants
+//! it.
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;

@@ -1,5 +1,5 @@
-//! Each case of the subject under a limit that lets about half of its memory stay: it must find every byte right, and print
-//! what it prints without tmem.
+//! Each case of the subject under a limit that lets about half of its memory stay: it must find every byte right, and
+//! print what it prints without tmem.
 
 use crate::harness::{Run, subject};
 use std::collections::BTreeSet;

@@ -6,8 +6,8 @@ use std::process::Command;
 /// Private memory of the monitor that is not the store, and pages that were written since the last look.
 const SLACK_KIB: u64 = 16 << 10;
 
-/// KiB that all processes of a run have: private pages, each counted once, and shared ones by share. An agent's memory is
-/// its program's.
+/// KiB that all processes of a run have: private pages, each counted once, and shared ones by share. An agent's
+/// memory is its program's.
 fn used_kib(run: &Running) -> u64 {
     let own = run.front();
     let processes = run.processes().into_iter().filter(|process| *process != own && !process.is_agent());

@@ -22,7 +22,8 @@ pub(crate) fn vfork_exec(options: &Options) -> u64 {
     each_child(options, |arguments| {
         let stack = sys::map(64 << 10, sys::RW, libc::MAP_STACK);
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-        // SAFETY: the child has a stack of its own, calls only execve, and has left this address space when clone returns.
+        // SAFETY: the child has a stack of its own, calls only execve, and has left this address space when clone
+        // returns.
         let id = unsafe { libc::clone(become_other, (stack + (64 << 10)) as *mut _, flags, arguments as *mut _) };
         sys::unmap(stack, 64 << 10);
         id

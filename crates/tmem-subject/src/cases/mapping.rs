@@ -172,8 +172,8 @@ pub(crate) fn map_over(options: &Options) -> u64 {
     region.check_all()
 }
 
-/// Mappings of one or two pages side by side, which the kernel keeps apart: what is done to the last page of one must not
-/// run into the next.
+/// Mappings of one or two pages side by side, which the kernel keeps apart: what is done to the last page of one must
+/// not run into the next.
 pub(crate) fn neighbours(options: &Options) -> u64 {
     let mut region = Region::new(options.mib << 8, options.seed);
     // Executable ones are apart from their neighbours, and so are those that a core dump leaves out.

@@ -1,4 +1,5 @@
-//! The cases, by theme. Each is a function from the options to a digest of what it saw, which is the same in every run.
+//! The cases, by theme. Each is a function from the options to a digest of what it saw, which is the same in every
+//! run.
 
 mod calls;
 mod direct;

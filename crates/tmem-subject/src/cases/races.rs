@@ -1,4 +1,5 @@
-//! Changes of the address space that meet eviction half-way: one thread changes and checks, another pushes, all the time.
+//! Changes of the address space that meet eviction half-way: one thread changes and checks, another pushes, all the
+//! time.
 
 use crate::fork::child;
 use crate::options::Options;

@@ -1,5 +1,6 @@
-//! io_uring with registered buffers: the kernel keeps the pages pinned from the registration on, and writes to them by their
-//! physical address. A pager that takes such a page away gives the program another one, and what the kernel writes is lost.
+//! io_uring with registered buffers: the kernel keeps the pages pinned from the registration on, and writes to them
+//! by their physical address. A pager that takes such a page away gives the program another one, and what the kernel
+//! writes is lost.
 
 use super::calls::scratch;
 use crate::options::Options;
@@ -12,7 +13,8 @@ use std::sync::atomic::Ordering;
 
 /// Entries of the submission queue.
 const ENTRIES: usize = 8;
-/// Words of `io_uring_params`: ten of the set-up, ten of the submission queue's offsets, ten of the completion queue's.
+/// Words of `io_uring_params`: ten of the set-up, ten of the submission queue's offsets, ten of the completion
+/// queue's.
 const PARAMETER_WORDS: usize = 30;
 /// Pages of each registered buffer.
 const BUFFER: usize = 64;

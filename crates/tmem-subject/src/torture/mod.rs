@@ -1,8 +1,8 @@
 //! Torture: threads that map, unmap, move, protect, discard, write and read at random, and fork now and then; children
 //! check everything they inherited. A failing run prints its seed and the history of the mapping that is wrong.
 //!
-//! Each thread has an arena of slots. An operation holds the gate for reading and its arena's lock; a fork holds the gate
-//! for writing, so a child is born between operations and finds every arena consistent.
+//! Each thread has an arena of slots. An operation holds the gate for reading and its arena's lock; a fork holds the
+//! gate for writing, so a child is born between operations and finds every arena consistent.
 
 mod slot;
 
@@ -130,7 +130,7 @@ impl Arena {
         }
         let at = self.random.below(self.slots.len());
         let (slot, random) = (&mut self.slots[at], &mut self.random);
-        if self.operations % 100 == 0 {
+        if self.operations.is_multiple_of(100) {
             slot.sabotage(self.sabotage);
         }
         match random.below(24) {

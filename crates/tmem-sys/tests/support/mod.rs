@@ -18,7 +18,8 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Private anonymous memory that was never touched, with room in front of it so that it has neighbours of its own only.
+/// Private anonymous memory that was never touched, with room in front of it so that it has neighbours of its own
+/// only.
 pub(crate) struct Area {
     base: u64,
     bytes: usize,
@@ -110,8 +111,8 @@ pub(crate) fn remap(from: Range<u64>, to: u64) {
     unsafe { rustix::mm::mremap_fixed(from, len, len, flags, to).unwrap() };
 }
 
-/// A child that is a copy of this process, runs `child`, and exits with what it returns. `child` may not allocate, nor may a
-/// thread that has to read the fork's event before this returns: fork holds the allocator's locks.
+/// A child that is a copy of this process, runs `child`, and exits with what it returns. `child` may not allocate,
+/// nor may a thread that has to read the fork's event before this returns: fork holds the allocator's locks.
 pub(crate) fn fork(child: impl FnOnce() -> u8) -> libc::pid_t {
     // SAFETY: the child makes no call that takes a lock.
     let pid = unsafe { libc::fork() };

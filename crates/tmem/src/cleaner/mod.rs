@@ -16,9 +16,9 @@
 //!
 //! What has no block, or must go by client and not by segment, is found by a sweep through the leaves (`sweep`).
 //!
-//! Progress: a pass writes to segments of the budget's reserve, which nobody else can take, and gives back more than it
-//! took before it takes again: it waits for the readers of its victim. Those are pinned for the length of one piece.
-//! Where it writes to is told in `heads`.
+//! Progress: a pass writes to segments of the budget's reserve, which nobody else can take, and gives back more than
+//! it took before it takes again: it waits for the readers of its victim. Those are pinned for the length of one
+//! piece. Where it writes to is told in `heads`.
 //!
 //! Lock: [`Cleaner`] is behind the engine's first lock. Callers without room clean for themselves (`make_room`); the
 //! background thread cleans ahead of need.
@@ -199,8 +199,8 @@ impl Engine {
         if let Some(victim) = self.emptiest(least_gain) {
             return Ok(self.clean(cleaner, victim, &Fate::Copy)?);
         }
-        // One round through the ephemeral segments drops what is cold. Where that is not enough, those over their share
-        // hold what is hot, or what is not in sealed segments.
+        // One round through the ephemeral segments drops what is cold. Where that is not enough, those over their
+        // share hold what is hot, or what is not in sealed segments.
         let cold = if *evictions < self.log.ids().count() { self.next_to_evict() } else { None };
         if let Some((victim, drops)) = cold {
             *evictions += 1;

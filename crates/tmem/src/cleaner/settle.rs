@@ -58,8 +58,8 @@ impl Group {
 }
 
 impl Engine {
-    /// Encodes a block anew as cold, with those of its neighbours that are cold too, wherever they are. Returns whether
-    /// nothing refers to the block any more; otherwise it is still to be copied.
+    /// Encodes a block anew as cold, with those of its neighbours that are cold too, wherever they are. Returns
+    /// whether nothing refers to the block any more; otherwise it is still to be copied.
     pub(super) fn settle(&self, cleaner: &mut Cleaner, live: &Live<'_>, cold: Cold) -> Result<bool, NoRoom> {
         let policy = live.pool.policy();
         if live.header.settled || policy == Policy::Fast {
@@ -92,8 +92,8 @@ impl Engine {
     }
 
     /// Decodes the cold granules of the aligned group around `index`, those from other segments only while there is
-    /// room besides the reserve: what they leave there is dead, but no room until compaction comes by. And what lies in
-    /// a younger segment may be what was just put.
+    /// room besides the reserve: what they leave there is dead, but no room until compaction comes by. And what lies
+    /// in a younger segment may be what was just put.
     fn decode_group(&self, cleaner: &mut Cleaner, live: &Live<'_>, index: u32, (granules, cold): (u32, Cold)) -> Group {
         let leaf = live.leaf;
         let from_anywhere = self.budget.room() >= SEGMENT_BYTES;
@@ -222,8 +222,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Encodes what is left of a block that is partly dead, run by run; or copies it whole, where that takes less room:
-    /// granules that compress well only together.
+    /// Encodes what is left of a block that is partly dead, run by run; or copies it whole, where that takes less
+    /// room: granules that compress well only together.
     pub(super) fn split(&self, cleaner: &mut Cleaner, live: &Live<'_>, fate: &Fate) -> Result<(), NoRoom> {
         let mut group = Group { base: live.header.first, seen: [Entry::MISSING; BLOCK_GRANULES] };
         let (raw, rest) = cleaner.raw.split_at_mut(live.header.raw_bytes);

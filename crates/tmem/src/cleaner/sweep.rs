@@ -1,8 +1,8 @@
 //! The sweep: a hand that goes round all leaves and drops ephemeral granules of some clients.
 //!
-//! Where a client is at its cap, only its own data can make room for it, wherever that lies; and where tables are short,
-//! it is leaves that must go, and same-filled granules, which have no block. Both are found from the tables. What the
-//! sweep drops from segments is dead there, for compaction to win back.
+//! Where a client is at its cap, only its own data can make room for it, wherever that lies; and where tables are
+//! short, it is leaves that must go, and same-filled granules, which have no block. Both are found from the tables.
+//! What the sweep drops from segments is dead there, for compaction to win back.
 //!
 //! A hand in the manner of CLOCK: a granule that was got since it last came by is spared once for each get, up to
 //! [`MAX_HEAT`](crate::entry::MAX_HEAT).

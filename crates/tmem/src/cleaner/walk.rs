@@ -1,10 +1,10 @@
 //! The walk through a victim.
 //!
-//! What the victim's headers say is believed only where an entry agrees: a block is alive if the entries that its header
-//! names refer to this very place. A header that is damaged can therefore make the walk lose its way, but not move or
-//! drop anything wrongly. A walk that has lost its way ends with live blocks left over; a second one then looks at every
-//! unit. What it cannot find has no header any more, and the segment is set aside until nothing refers to it: its
-//! entries report what is damaged.
+//! What the victim's headers say is believed only where an entry agrees: a block is alive if the entries that its
+//! header names refer to this very place. A header that is damaged can therefore make the walk lose its way, but not
+//! move or drop anything wrongly. A walk that has lost its way ends with live blocks left over; a second one then
+//! looks at every unit. What it cannot find has no header any more, and the segment is set aside until nothing refers
+//! to it: its entries report what is damaged.
 
 use super::heads::Kind;
 use super::{Cleaner, Fate};
@@ -54,8 +54,8 @@ impl Live<'_> {
         &self.bytes[HEADER_BYTES..HEADER_BYTES + self.header.stored_bytes]
     }
 
-    /// Whether a block that is partly dead is not worth splitting yet. What is left of a settled one is smaller only if
-    /// it is encoded as cold once more: that is done when it is settling's turn, or when half of it is dead.
+    /// Whether a block that is partly dead is not worth splitting yet. What is left of a settled one is smaller only
+    /// if it is encoded as cold once more: that is done when it is settling's turn, or when half of it is dead.
     fn is_kept_whole(&self, fate: &Fate) -> bool {
         self.header.settled && !matches!(fate, Fate::Settle(_)) && self.dead_units * 2 < self.block.units
     }
@@ -178,8 +178,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes the entries that still refer to the victim's block refer to its copy, which is committed. Of the copy, the
-    /// granules that nothing refers to are dead from the start.
+    /// Makes the entries that still refer to the victim's block refer to its copy, which is committed. Of the copy,
+    /// the granules that nothing refers to are dead from the start.
     pub(super) fn redirect(&self, cleaner: &Cleaner, live: &Live<'_>, to: BlockRef, heat: u32) {
         let _pin = self.epochs.pin(cleaner.context.slot);
         let guard = self.tables.lock_leaf(live.leaf);

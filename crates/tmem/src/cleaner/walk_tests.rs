@@ -1,8 +1,8 @@
 //! The walk over damaged segments: whatever stored bytes become, a get returns what was put or says that it cannot.
 //!
-//! A store is filled with data of every kind, among it granules that look like headers with good checksums from end to end,
-//! for a walk that has lost its way to meet. Then blocks are damaged, the cleaner goes over everything in all its ways,
-//! and what was put is asked for again.
+//! A store is filled with data of every kind, among it granules that look like headers with good checksums from end
+//! to end, for a walk that has lost its way to meet. Then blocks are damaged, the cleaner goes over everything in all
+//! its ways, and what was put is asked for again.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

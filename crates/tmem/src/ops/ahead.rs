@@ -1,8 +1,8 @@
 //! Looking ahead: in a batch, and within an operation.
 //!
-//! A get of a block that is in no cache waits for memory three times, for its entry, for its bytes, and for where they
-//! go. In a batch it is known what comes next: while one operation is carried out, the entry of the one after the next is
-//! on its way, and so are the bytes of the next one and the start of its memory.
+//! A get of a block that is in no cache waits for memory three times, for its entry, for its bytes, and for where
+//! they go. In a batch it is known what comes next: while one operation is carried out, the entry of the one after
+//! the next is on its way, and so are the bytes of the next one and the start of its memory.
 //!
 //! These are hints: what they lead to may be out of date by the time it is wanted.
 
@@ -37,8 +37,8 @@ impl Engine {
         }
     }
 
-    /// Asks for what a single operation is going to need, if it is on the object of the last one and that is still there:
-    /// what a dead object leads to may be anything by now.
+    /// Asks for what a single operation is going to need, if it is on the object of the last one and that is still
+    /// there: what a dead object leads to may be anything by now.
     pub(crate) fn look_at(&self, context: &Context, name: (PoolId, ObjectId), action: &Action<'_>) {
         let (Action::Put { offset, .. } | Action::Get { offset, .. } | Action::Take { offset, .. }) = action else {
             return;
@@ -53,8 +53,8 @@ impl Engine {
         }
     }
 
-    /// Remembers the object of an operation on `granule`. If it is another than that of the last operation, nobody could
-    /// look ahead, and what the operation is going to need is asked for now. The caller is pinned.
+    /// Remembers the object of an operation on `granule`. If it is another than that of the last operation, nobody
+    /// could look ahead, and what the operation is going to need is asked for now. The caller is pinned.
     pub(crate) fn remember(&self, context: &mut Context, found: ((PoolId, ObjectId), ObjectRef), granule: Granule) {
         if context.last != Some(found) {
             context.last = Some(found);
@@ -85,8 +85,8 @@ fn wanted(operation: &Operation<'_>) -> Option<Wanted> {
     }
 }
 
-/// Asks for the start of an operation's memory: its address has to be translated, and what follows is soon foreseen. More
-/// than a few lines would be in the way of the operation that is under way.
+/// Asks for the start of an operation's memory: its address has to be translated, and what follows is soon foreseen.
+/// More than a few lines would be in the way of the operation that is under way.
 fn prefetch_memory(action: &Action<'_>) {
     const LINES: usize = 4;
     let first: &[u8] = match action {

@@ -1,8 +1,8 @@
 //! Entering: what puts and loans have in common.
 //!
 //! A piece writes its blocks to the tail of a head, then locks the leaf and stores all their entries, then unlocks.
-//! Nobody can find a block before its entry is stored, and a head is sealed only when all its blocks have been committed
-//! and entered: the cleaner never sees a block that is still to be entered.
+//! Nobody can find a block before its entry is stored, and a head is sealed only when all its blocks have been
+//! committed and entered: the cleaner never sees a block that is still to be entered.
 
 use super::{Target, leaf_index, release};
 use crate::budget::NoRoom;
@@ -92,8 +92,8 @@ impl Engine {
         })
     }
 
-    /// Stores the pending entries, whose blocks are at the tail of `head`. Returns the bytes that they stand for. If it
-    /// fails, the blocks are forgotten. `slot` is the caller's context.
+    /// Stores the pending entries, whose blocks are at the tail of `head`. Returns the bytes that they stand for. If
+    /// it fails, the blocks are forgotten. `slot` is the caller's context.
     pub(super) fn enter(
         &self,
         slot: usize,
@@ -236,8 +236,8 @@ impl Pending {
     }
 }
 
-/// How often an operation may try to get room before it is rejected. Others may take the room that was made for it, but
-/// not for ever: room is made a segment at a time, and a piece needs at most one.
+/// How often an operation may try to get room before it is rejected. Others may take the room that was made for it,
+/// but not for ever: room is made a segment at a time, and a piece needs at most one.
 #[derive(Debug, Default)]
 pub(crate) struct Tries {
     without_progress: u32,

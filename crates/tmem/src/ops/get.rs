@@ -1,8 +1,8 @@
 //! Get, and take, which flushes what it got.
 //!
 //! A piece goes from granule to granule without any lock. What an entry refers to is immutable while the reader is
-//! pinned, so a granule is seen as it was when its entry was loaded. A take then clears the entry under the leaf's lock,
-//! if it is still the same, and otherwise starts that block over.
+//! pinned, so a granule is seen as it was when its entry was loaded. A take then clears the entry under the leaf's
+//! lock, if it is still the same, and otherwise starts that block over.
 
 use super::{Target, clear, leaf_index};
 use crate::client::PoolCore;
@@ -211,8 +211,8 @@ impl Engine {
         if same { Ok((header, payload)) } else { Err(Damaged) }
     }
 
-    /// Decodes `bytes` bytes of a block, from `skip` bytes into the granule that it is seen from. On an error, `into` has
-    /// not moved.
+    /// Decodes `bytes` bytes of a block, from `skip` bytes into the granule that it is seen from. On an error, `into`
+    /// has not moved.
     fn decode(
         &self,
         context: &mut Context,

@@ -1,6 +1,7 @@
 //! Entering what a loan's other side has encoded.
 //!
-//! The blocks lie at the tail of the loan's head. They are entered in runs: consecutive ones of one leaf, under one lock.
+//! The blocks lie at the tail of the loan's head. They are entered in runs: consecutive ones of one leaf, under one
+//! lock.
 
 use super::enter::{Pending, Stall, Tries};
 use super::{Target, leaf_index};
@@ -122,8 +123,8 @@ impl Engine {
     }
 }
 
-/// The blocks at the start of `rest` that can be entered together, which fit into `room` and make sense; or what is wrong
-/// with the first. A frozen client's are entered one by one: each may or may not replace something.
+/// The blocks at the start of `rest` that can be entered together, which fit into `room` and make sense; or what is
+/// wrong with the first. A frozen client's are entered one by one: each may or may not replace something.
 fn next_run<'b>(target: Target<'_>, rest: &'b [LentBlock], room: usize) -> Result<Run<'b>, Refusal> {
     let most = if target.is_frozen() { 1 } else { rest.len() };
     let leaf_of = |block: &LentBlock| (block.object, block.granule / u64::from(LEAF_GRANULES));

@@ -43,8 +43,8 @@ pub(crate) fn leaf_index(granule: Granule) -> u32 {
 
 /// Sets an entry to missing, and lets go of what it referred to. Returns what it was.
 ///
-/// The segment is told while the leaf is locked: once the cleaner has been through a leaf, every unit that it found dead
-/// there has been counted as dead.
+/// The segment is told while the leaf is locked: once the cleaner has been through a leaf, every unit that it found
+/// dead there has been counted as dead.
 pub(crate) fn clear(log: &Log, pool: &PoolCore, leaf: &LeafGuard<'_>, index: u32) -> Entry {
     let before = leaf.set(index, Entry::MISSING);
     release(log, pool, before);

@@ -104,8 +104,8 @@ impl<'a> LeafGuard<'a> {
 
     /// Replaces the entry at `index`, and returns what it was.
     pub(crate) fn set(&self, index: u32, entry: Entry) -> Entry {
-        // AcqRel: Release pairs with the Acquire in `Leaf::load` and publishes the block; a swap, not a store, so that a
-        // reader's count of heat is either in what is returned or fails.
+        // AcqRel: Release pairs with the Acquire in `Leaf::load` and publishes the block; a swap, not a store, so
+        // that a reader's count of heat is either in what is returned or fails.
         let before = self.leaf.entries[index as usize].swap(entry.word(), Ordering::AcqRel);
         let before = Entry::from_word(before);
         match (before.is_missing(), entry.is_missing()) {

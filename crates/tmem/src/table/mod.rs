@@ -4,11 +4,11 @@
 //! index: (pool, object id) -> Object --root--> Node -> ... -> Node -> Leaf: 32 entry words
 //! ```
 //!
-//! A leaf covers 128 KiB of an object, a node 64 leaves or 32 nodes; a tree is as high as its highest granule needs. A dense
-//! object costs 8.6 bytes a granule, a hole nothing.
+//! A leaf covers 128 KiB of an object, a node 64 leaves or 32 nodes; a tree is as high as its highest granule needs.
+//! A dense object costs 8.6 bytes a granule, a hole nothing.
 //!
-//! Readers take no lock but the index shard's for reading: they walk from the object to the leaf with plain loads, while
-//! pinned. Whatever is unlinked goes to `limbo` and is reused when the epoch of its unlinking has passed.
+//! Readers take no lock but the index shard's for reading: they walk from the object to the leaf with plain loads,
+//! while pinned. Whatever is unlinked goes to `limbo` and is reused when the epoch of its unlinking has passed.
 //!
 //! Locks, in the order in which they are taken:
 //! 1. a shard of the index: which objects exist;
@@ -16,8 +16,8 @@
 //! 3. a leaf stripe: the entries of the leaves that hash to it. One only, ever;
 //! 4. `limbo`.
 //!
-//! A leaf or an object that was unlinked is *dead*, and says so under its lock: whoever finds that out starts again from
-//! the index.
+//! A leaf or an object that was unlinked is *dead*, and says so under its lock: whoever finds that out starts again
+//! from the index.
 
 mod index;
 mod leaf;
@@ -199,7 +199,8 @@ impl Stripes {
     }
 }
 
-/// Locks whatever a panic elsewhere may have left: every change under these locks is complete before anything can panic.
+/// Locks whatever a panic elsewhere may have left: every change under these locks is complete before anything can
+/// panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

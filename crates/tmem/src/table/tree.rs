@@ -121,7 +121,8 @@ impl Object {
         self.root.store(0, Ordering::Relaxed); // Relaxed: not findable yet
         self.pool.store(pool.0, Ordering::Relaxed); // Relaxed: not findable yet
         self.leaves.store(0, Ordering::Relaxed); // Relaxed: not findable yet
-        // Release: pairs with the Acquire in `is_alive`. Who has a hint of the object before has not its root any more.
+        // Release: pairs with the Acquire in `is_alive`. Who has a hint of the object before has not its root any
+        // more.
         self.dead.store(0, Ordering::Release);
     }
 
@@ -270,8 +271,8 @@ impl Tables {
         }
     }
 
-    /// Asks for the entry of `granule`, if `first` is the number of the first leaf below the same node of level 0 and the
-    /// others follow it.
+    /// Asks for the entry of `granule`, if `first` is the number of the first leaf below the same node of level 0 and
+    /// the others follow it.
     fn prefetch_guess(&self, first: u32, granule: Granule) {
         #[expect(clippy::cast_possible_truncation, reason = "less than NODE_WORDS")]
         let leaf = first.wrapping_add(child_slot(leaf_index(granule), 0) as u32);
@@ -378,8 +379,8 @@ impl Tables {
         })
     }
 
-    /// Unlinks `leaf` if all its entries are missing, and the object after its last leaf. The caller is pinned and holds
-    /// no lock.
+    /// Unlinks `leaf` if all its entries are missing, and the object after its last leaf. The caller is pinned and
+    /// holds no lock.
     pub(crate) fn prune(&self, pool: &PoolCore, object: ObjectRef, leaf: LeafRef, epochs: &Epochs, budget: &Budget) {
         let mut garbage = Vec::new();
         let childless = {
@@ -501,8 +502,8 @@ impl Tables {
             .collect()
     }
 
-    /// Takes an object out of the index, for [`Self::dismantle`] by the caller and nobody else. The caller is pinned and
-    /// holds no lock.
+    /// Takes an object out of the index, for [`Self::dismantle`] by the caller and nobody else. The caller is pinned
+    /// and holds no lock.
     pub(crate) fn remove(&self, pool: PoolId, id: ObjectId, budget: &Budget) -> Option<ObjectRef> {
         let object = self.find(pool, id)?;
         let cell = self.objects.get(object.0);
@@ -515,9 +516,9 @@ impl Tables {
         removed.then_some(object)
     }
 
-    /// Takes an object apart that the caller has removed: calls `visit` with each of its leaves, locked, which empties
-    /// it. A dead object's tree changes no more and is freed by nobody else, so the caller need not be pinned, and should
-    /// not be: what is freed here is reused as it goes.
+    /// Takes an object apart that the caller has removed: calls `visit` with each of its leaves, locked, which
+    /// empties it. A dead object's tree changes no more and is freed by nobody else, so the caller need not be
+    /// pinned, and should not be: what is freed here is reused as it goes.
     pub(crate) fn dismantle(
         &self,
         pool: &PoolCore,

@@ -33,7 +33,9 @@ impl Connection {
         let mut text = String::new();
         for words in commands {
             let _ = write!(text, "*{}\r\n", words.len());
-            words.iter().for_each(|word| drop(write!(text, "${}\r\n{word}\r\n", word.len())));
+            for word in words {
+                let _ = write!(text, "${}\r\n{word}\r\n", word.len());
+            }
         }
         self.0.get_mut().write_all(text.as_bytes()).unwrap();
         commands.iter().map(|_| self.answer()).collect()
