@@ -55,6 +55,8 @@ pub(crate) struct Counters {
     pub(crate) resident_peak: Counter,
     pub(crate) store_peak: Counter,
     pub(crate) shared_bytes: Counter,
+    pub(crate) locked_bytes: Counter,
+    pub(crate) hugetlb_bytes: Counter,
     pub(crate) latency: Histogram,
 }
 

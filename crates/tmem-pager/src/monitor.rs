@@ -90,7 +90,11 @@ impl Monitor {
             processes: counters.processes.get(),
             managed_processes: counters.managed.get(),
             unmanaged_processes: counters.unmanaged.get(),
-            left_alone_bytes: LeftAlone { shared: counters.shared_bytes.get(), ..LeftAlone::default() },
+            left_alone_bytes: LeftAlone {
+                shared: counters.shared_bytes.get(),
+                hugetlb: counters.hugetlb_bytes.get(),
+                locked: counters.locked_bytes.get(),
+            },
             evictions_refused: Refused {
                 busy: counters.refused_busy.get(),
                 gone: counters.refused_gone.get(),

@@ -160,7 +160,10 @@ impl Watch {
         let short = self.core.room() < self.core.arming_room();
         let large = self.seen.values().filter(|seen| seen.anonymous > 2 * SMALL_BYTES).count();
         let refused = self.core.counters.refused_busy.get();
-        if !short || self.shared.elapsed() < self.sharing || (large < 2 && refused == self.refused) {
+        // A child that was just forked has all its parent's pages in common with it.
+        let newcomer = large > 1 && self.seen.values().any(|seen| seen.share.is_none() && seen.anonymous > SMALL_BYTES);
+        let due = short && self.shared.elapsed() >= self.sharing && (large > 1 || refused != self.refused);
+        if !newcomer && !due {
             return;
         }
         let start = Instant::now();
@@ -204,6 +207,7 @@ impl Watch {
                 return;
             }
         }
+        self.count_left_alone(program.pid);
         let excluded = self.stacks(space, hands.pid, program.pid);
         let mut state = lock(&space.state);
         state.excluded = excluded;
@@ -228,6 +232,17 @@ impl Watch {
                 }
             }
         }
+    }
+
+    /// Memory that is never moved out, for the report.
+    fn count_left_alone(&self, program: u32) {
+        let Ok(status) = std::fs::read_to_string(format!("/proc/{program}/status")) else { return };
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0) << 10
+        };
+        self.core.counters.locked_bytes.raise(field("VmLck:"));
+        self.core.counters.hugetlb_bytes.raise(field("HugetlbPages:"));
     }
 
     /// Reads the mappings, and tells what of them the kernel or a thread needs at any time.
