@@ -48,7 +48,8 @@ pub(crate) struct Counters {
     pub(crate) managed: Counter,
     pub(crate) unmanaged: Counter,
     pub(crate) resident_now: Counter,
-    /// Bytes of programs per 1000 bytes of the store, when that was largest.
+    pub(crate) stored_peak: Counter,
+    /// Bytes of programs per 1000 bytes of the store, when it held most of them.
     pub(crate) density: Counter,
     pub(crate) wanted_peak: Counter,
     pub(crate) given_peak: Counter,

@@ -39,6 +39,8 @@ impl Monitor {
     pub fn start(options: &Options, listener: OwnedFd) -> Result<Self, MonitorError> {
         let budget = usize::try_from(options.limit_bytes.max(16 << 20)).unwrap_or(usize::MAX);
         let store = Store::new(StoreOptions::with_budget(budget))?;
+        // It may take what its live blocks need, and no more: the watch raises this as they grow.
+        store.set_budget(16 << 20)?;
         let client = store.client(ClientOptions::named("tmem run"));
         let pool = client.create_pool(PoolOptions::persistent().policy(options.policy))?;
         let flags = OFlags::RDWR | OFlags::CLOEXEC;

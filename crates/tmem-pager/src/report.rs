@@ -35,7 +35,7 @@ pub struct Report {
     pub resident_peak_bytes: u64,
     /// The most that the store took at one time, the monitor's own memory with it.
     pub store_peak_bytes: u64,
-    /// Bytes of programs per byte of the store, when the store was at its peak; 0 if nothing was stored.
+    /// Bytes of programs per byte of the store, when it held most of them; 0 if nothing was stored.
     pub density: f64,
     /// Faults served.
     pub faults: u64,

@@ -34,18 +34,17 @@ use crate::{lock, server};
 const SMALL_BYTES: u64 = 4 << 20;
 /// Mappings smaller than this are left alone.
 const SMALL_MAPPING: u64 = 16 << 10;
-/// A mapping with the control block of a thread in it is its stack, if it is no larger than this.
-const STACK_BYTES: u64 = 16 << 20;
-/// What is left alone of larger ones, below and above the head of a thread's robust list, which lies in its control
-/// block: what the kernel writes when a thread exits, and the part of a stack that is always in use.
-const STACK_TOP: (u64, u64) = (256 << 10, 8 << 10);
+/// What is left alone below and above the head of a thread's robust list, which lies in its control block: what the
+/// kernel writes when the thread exits, and the part of a stack that is always in use.
+const STACK_TOP: (u64, u64) = (16 << 10, 8 << 10);
 /// The fastest that a program can take memory, in bytes a millisecond.
 const FASTEST: i64 = 2 << 20;
 /// How often address spaces are armed anew while room is short: what was mapped since is not.
 const ARMING: Duration = Duration::from_millis(4);
 /// How often it is asked whether a program has become another one.
 const CHECKING: Duration = Duration::from_millis(20);
-/// Shares of memory that processes have in common are worked out so often at most, and no longer than a tenth of the time.
+/// Shares of memory that processes have in common are worked out so often at most, and no longer than a tenth of the
+/// time.
 const SHARING: Duration = Duration::from_millis(10);
 
 /// What the watch remembers of an address space.
@@ -104,7 +103,7 @@ impl Watch {
                 self.armed = Instant::now();
             }
             if self.checked.elapsed() > CHECKING {
-                spaces.iter().for_each(|space| check(space));
+                spaces.iter().for_each(|space| check(&self.core, space));
                 self.checked = Instant::now();
             }
             let spare = (room - self.core.low_room()).max(0) / 2;
@@ -145,7 +144,8 @@ impl Watch {
         let counters = &self.core.counters;
         counters.resident_now.set(resident);
         counters.resident_peak.raise(resident);
-        if store_used >= counters.store_peak.get() && stored > 0 {
+        if stored > counters.stored_peak.get() {
+            counters.stored_peak.set(stored);
             counters.density.set(stored * 1000 / store_used);
         }
         counters.store_peak.raise(store_used);
@@ -180,8 +180,8 @@ impl Watch {
     /// The store may take what its live blocks need and a little more: beyond that it is to compact.
     fn fit_store(&self, charged: u64, budget: u64) {
         let wanted = (charged + charged / 16 + (10 << 20)).min(self.core.limit().max(16 << 20));
-        if wanted > budget || wanted + wanted / 4 < budget {
-            // One that is too small leaves the old one in force.
+        if wanted > budget {
+            // Never lowered here: that would wait for the cleaner, and nobody would watch.
             let _ = self.core.store.set_budget(usize::try_from(wanted).unwrap_or(usize::MAX));
         }
     }
@@ -258,14 +258,8 @@ impl Watch {
         }
         lock(&space.robust).clone_from(&heads);
         for head in heads {
-            let holder = self.mappings.iter().find(|mapping| mapping.range.contains(&head));
-            excluded.insert(match holder {
-                Some(stack) if stack.range.end - stack.range.start <= STACK_BYTES => stack.range.clone(),
-                _ => {
-                    head.saturating_sub(STACK_TOP.0) / PAGE_BYTES * PAGE_BYTES
-                        ..(head + STACK_TOP.1) / PAGE_BYTES * PAGE_BYTES
-                }
-            });
+            let start = head.saturating_sub(STACK_TOP.0) / PAGE_BYTES * PAGE_BYTES;
+            excluded.insert(start..(head + STACK_TOP.1) / PAGE_BYTES * PAGE_BYTES);
         }
         excluded
     }
@@ -297,7 +291,7 @@ fn is_registered(space: &Space, page: Page) -> bool {
 }
 
 /// Ends an address space whose program has become another one, or exited.
-fn check(space: &Space) {
+fn check(core: &Core, space: &Space) {
     let (Some(hands), Some(program)) = (space.hands.get(), space.program.get()) else {
         // Nobody knows the process: whether the address space lives is asked of itself.
         let tripwire = space.tripwire.load(Ordering::Relaxed); // Relaxed: set once, before
@@ -310,8 +304,14 @@ fn check(space: &Space) {
         }
         return;
     };
-    let same = tmem_sys::same_memory(program.pid, hands.pid);
-    if program.has_exited() || same == Ok(false) {
+    if space.is_gone() {
+        return;
+    }
+    if program.has_exited() {
+        space.end();
+    } else if hands.is_dead() {
+        core.fail_closed(space, "its agent died");
+    } else if tmem_sys::same_memory(program.pid, hands.pid) == Ok(false) {
         space.end();
     }
 }

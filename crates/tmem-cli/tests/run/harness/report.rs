@@ -4,8 +4,8 @@ use serde_json::Value;
 
 /// What the sum may be above the limit: memory is counted now and then, and a program that writes is faster.
 const SLACK: u64 = 8 << 20;
-/// As much again, for runs with children: what a child or its parent writes to after a fork the kernel copies, and gives the copy
-/// without asking the monitor. It is taken back as fast as it can be encoded.
+/// For runs with children besides: what a child or its parent writes to after a fork the kernel copies, and it gives the
+/// copy without asking the monitor. It is taken back as fast as it can be encoded.
 const COPIES: u64 = 80 << 20;
 
 /// A report.
@@ -54,7 +54,8 @@ impl Report {
         assert_eq!(self.number("exit_status"), f64::from(status), "{}", self.0);
         assert!(self.number("wall_s") > 0.0 && self.number("stalled_s") >= 0.0, "times: {}", self.0);
         if self.count("evicted_bytes") > 0 {
-            assert!(self.number("density") > 1.0, "a store that makes nothing smaller: {}", self.0);
+            // Noise is stored as it is, with headers, beside what the monitor itself takes.
+            assert!(self.number("density") > 0.5, "a store that makes memory larger: {}", self.0);
             assert!(store > 0, "evicted, and nothing stored: {}", self.0);
         }
         for name in ["copied_bytes", "huge_pages_restored", "evictions_refused/busy"] {

@@ -98,6 +98,7 @@ fn prose(lines: usize) -> String {
 }
 
 #[test]
+#[ignore = "takes minutes: cargo test --release -p tmem-cli --test run -- --ignored programs"]
 fn python_objects() {
     let scratch = Scratch::new("python");
     let file = scratch.write("objects.py", include_str!("objects.py"));
@@ -105,6 +106,7 @@ fn python_objects() {
 }
 
 #[test]
+#[ignore = "takes minutes: cargo test --release -p tmem-cli --test run -- --ignored programs"]
 fn python_children() {
     let scratch = Scratch::new("children");
     let file = scratch.write("children.py", include_str!("children.py"));
@@ -112,6 +114,7 @@ fn python_children() {
 }
 
 #[test]
+#[ignore = "takes minutes: cargo test --release -p tmem-cli --test run -- --ignored programs"]
 fn sqlite() {
     let scratch = Scratch::new("sqlite");
     let file = scratch.write("sqlite.py", include_str!("sqlite.py"));
@@ -119,6 +122,7 @@ fn sqlite() {
 }
 
 #[test]
+#[ignore = "takes minutes: cargo test --release -p tmem-cli --test run -- --ignored programs"]
 fn sort() {
     let scratch = Scratch::new("sort");
     let file = scratch.write("lines", &prose(400_000));
@@ -127,6 +131,7 @@ fn sort() {
 }
 
 #[test]
+#[ignore = "takes minutes: cargo test --release -p tmem-cli --test run -- --ignored programs"]
 fn c_compiler() {
     let scratch = Scratch::new("cc");
     let functions: String = (0..3000)
@@ -142,6 +147,7 @@ fn c_compiler() {
 }
 
 #[test]
+#[ignore = "takes minutes: cargo test --release -p tmem-cli --test run -- --ignored programs"]
 fn rust_compiler() {
     let scratch = Scratch::new("rustc");
     let functions: String = (0..1500)
@@ -157,6 +163,7 @@ fn rust_compiler() {
 }
 
 #[test]
+#[ignore = "takes minutes: cargo test --release -p tmem-cli --test run -- --ignored programs"]
 fn java() {
     let scratch = Scratch::new("java");
     let file = scratch.write("Words.java", include_str!("Words.java"));
@@ -164,6 +171,7 @@ fn java() {
 }
 
 #[test]
+#[ignore = "takes minutes: cargo test --release -p tmem-cli --test run -- --ignored programs"]
 fn java_parallel_collector() {
     let scratch = Scratch::new("javag1");
     let file = scratch.write("Words.java", include_str!("Words.java"));
@@ -171,6 +179,7 @@ fn java_parallel_collector() {
 }
 
 #[test]
+#[ignore = "takes minutes: cargo test --release -p tmem-cli --test run -- --ignored programs"]
 fn node() {
     let scratch = Scratch::new("node");
     let file = scratch.write("words.js", include_str!("words.js"));
@@ -178,6 +187,7 @@ fn node() {
 }
 
 #[test]
+#[ignore = "takes minutes: cargo test --release -p tmem-cli --test run -- --ignored programs"]
 fn git_repack() {
     let Some(git) = find("git") else { return };
     let scratch = Scratch::new("git");

@@ -87,6 +87,7 @@ fn exercise(port: u16) -> Duration {
 }
 
 #[test]
+#[ignore = "takes minutes: cargo test --release -p tmem-cli --test run -- --ignored programs"]
 fn redis() {
     let (Some(server), Some(_)) = (find("redis-server"), Run::new("64M")) else { return };
     // Half of about 90 MiB of values and tables.
