@@ -76,7 +76,11 @@ fn static_steps(steps: &mut Steps) {
 }
 
 fn test_steps(steps: &mut Steps) {
-    steps.step("tests", || run(cargo().args(["test", "--workspace", "--no-fail-fast"])));
+    let others = ["test", "--workspace", "--exclude", "tmem-cli", "--no-fail-fast"];
+    steps.step("tests", || run(cargo().args(others)));
+    // One at a time: they measure memory, stop and kill trees of processes, and each has threads enough of its own.
+    let command = ["test", "--package", "tmem-cli", "--no-fail-fast", "--", "--test-threads=1"];
+    steps.step("tests of the command", || run(cargo().args(command)));
     steps.step("codec without features", || {
         run(cargo().args(["test", "--package", "tmem-codec", "--no-default-features"]))
     });
