@@ -71,6 +71,9 @@ pub fn fail_closed() -> ! {
 }
 
 /// Looks for the monitor's name in the environment.
+///
+/// # Safety
+/// As [`at_start`].
 unsafe fn find_name(environment: *const *const u8) -> bool {
     let wanted = SOCKET_VARIABLE.as_bytes();
     let mut at = environment;
@@ -214,8 +217,9 @@ fn launch(hands: &'static Hands) {
     // Acquire: pairs with the agent's release; its descriptors are closed.
     while hands.comm().go.load(Ordering::Acquire) == 0 {
         sys::futex_wait(&hands.comm().go, 0, 1000);
-        if wire::has_closed(hands.socket()) {
-            return; // the monitor has gone, and so will the agent
+        // The monitor has gone, and so will the agent; or it was killed before it could say anything.
+        if wire::has_closed(hands.socket()) || i32::try_from(agent).is_ok_and(sys::has_died) {
+            return;
         }
     }
 }

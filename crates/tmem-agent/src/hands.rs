@@ -4,7 +4,7 @@
 //! never use thread-local storage; it allocates nothing and calls no libc.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicI32, Ordering, fence};
+use core::sync::atomic::{AtomicI32, Ordering};
 
 use tmem_codec::{GRANULE, Policy, Temperature, Workspace};
 
@@ -304,7 +304,7 @@ impl Hands {
             let page = command.pages[index].load(Ordering::Relaxed); // Relaxed: `submitted` published it
             // SAFETY: a staged page: it is there, and nobody writes to it; the codec bears it if somebody does.
             let page: &[u8; GRANULE] = unsafe { &*core::ptr::with_exposed_provenance(page as usize) };
-            let result = match short_pattern(page) {
+            let result = match tmem_codec::same_filled_half(page) {
                 Some(pattern) => {
                     command.extra[index].store(pattern, Ordering::Relaxed); // Relaxed: `completed` publishes it
                     FILLED
@@ -387,7 +387,6 @@ impl Drop for Gate<'_> {
         if gate.swap(GATE_FREE, Ordering::Release) == GATE_WAITED {
             sys::futex_wake(gate);
         }
-        fence(Ordering::Release); // nothing of the next command comes before
     }
 }
 
@@ -427,11 +426,4 @@ fn reason(error: isize) -> u32 {
         sys::ENOENT => GONE,
         _ => REFUSED_BY_KERNEL,
     }
-}
-
-/// The four bytes that a page repeats, where it does.
-fn short_pattern(page: &[u8]) -> Option<u32> {
-    let word = tmem_codec::same_filled(page)?;
-    let (low, high) = (word as u32, (word >> 32) as u32);
-    (low == high).then_some(low)
 }

@@ -57,8 +57,32 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// Bytes on the wire: native words, in order.
+    /// Bytes on the wire.
     pub const BYTES: usize = 64;
+
+    /// As it goes over the wire: little-endian words, in order, which is how the agent's machine keeps the struct.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..4].copy_from_slice(&self.magic.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.kind.to_le_bytes());
+        for (into, word) in bytes[8..].as_chunks_mut::<8>().0.iter_mut().zip(self.words) {
+            *into = word.to_le_bytes();
+        }
+        bytes
+    }
+
+    /// What came over the wire; `None` if it is of another length, or not of this protocol.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; Self::BYTES] = bytes.try_into().ok()?;
+        let half = |at: usize| bytes[at..].first_chunk::<4>().map(|half| u32::from_le_bytes(*half));
+        let mut words = [0; 7];
+        for (word, from) in words.iter_mut().zip(bytes[8..].as_chunks::<8>().0) {
+            *word = u64::from_le_bytes(*from);
+        }
+        Some(Self { magic: half(0)?, kind: half(4)?, words }).filter(|packet| packet.magic == MAGIC)
+    }
 }
 
 const _: () = assert!(size_of::<Packet>() == Packet::BYTES);
@@ -181,8 +205,6 @@ pub struct Comm {
     pub completed: AtomicU32,
     /// 1 while the agent waits in `recvmsg`: a doorbell is needed.
     pub sleeps: AtomicU32,
-    /// Bytes of pages that the agent has copied outside a codec.
-    pub copied_bytes: AtomicU64,
     /// Command n is in `commands[n % 2]`.
     pub commands: [Command; 2],
 }
@@ -193,3 +215,16 @@ unsafe impl tmem_sys::SharedMemory for Comm {}
 
 /// Bytes of the comm memfd.
 pub const COMM_BYTES: usize = size_of::<Comm>();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_comes_back_as_it_was() {
+        let packet = Packet { magic: MAGIC, kind: CONTROL, words: [1, 2, u64::MAX, 4, 5, 6, 7] };
+        assert_eq!(Packet::from_bytes(&packet.to_bytes()), Some(packet));
+        assert_eq!(Packet::from_bytes(&[0; Packet::BYTES]), None);
+        assert_eq!(Packet::from_bytes(&packet.to_bytes()[1..]), None);
+    }
+}

@@ -34,6 +34,7 @@ const SENDMSG: usize = 46;
 const RECVMSG: usize = 47;
 const CLONE: usize = 56;
 const EXIT_GROUP: usize = 231;
+const WAIT4: usize = 61;
 const KILL: usize = 62;
 const GETPPID: usize = 110;
 const SETSID: usize = 112;
@@ -67,9 +68,9 @@ unsafe fn call(number: usize, args: [usize; 6]) -> isize {
     result
 }
 
-/// Makes a call that takes numbers only, and touches no memory that Rust knows of.
+/// Makes a call that changes no memory of which Rust knows.
 fn simple(number: usize, args: [usize; 6]) -> isize {
-    // SAFETY: the callers below pass calls that are given no pointers into Rust's memory.
+    // SAFETY: the callers below pass numbers, addresses that are not Rust's, and names, which are read and never change.
     unsafe { call(number, args) }
 }
 
@@ -87,13 +88,20 @@ pub(crate) fn connect(fd: i32, address: &[u8]) -> isize {
 /// `struct msghdr`.
 #[repr(C)]
 pub(crate) struct Message {
-    pub(crate) name: usize,
-    pub(crate) name_len: u64,
-    pub(crate) parts: *const Part,
-    pub(crate) part_count: usize,
-    pub(crate) control: *mut u8,
-    pub(crate) control_len: usize,
-    pub(crate) flags: u64,
+    name: usize,
+    name_len: u64,
+    parts: *const Part,
+    part_count: usize,
+    control: *mut u8,
+    control_len: usize,
+    flags: u64,
+}
+
+impl Message {
+    /// One part, and `control_len` bytes of descriptors beside it.
+    pub(crate) fn new(part: *const Part, control: *mut u8, control_len: usize) -> Self {
+        Self { name: 0, name_len: 0, parts: part, part_count: 1, control, control_len, flags: 0 }
+    }
 }
 
 /// `struct iovec`.
@@ -139,12 +147,12 @@ pub(crate) fn madvise(address: u64, len: u64, advice: usize) -> isize {
 }
 
 /// Shows in `/proc/PID/maps`; `name` ends with a 0.
-pub(crate) fn name_memory(address: u64, len: u64, name: &[u8]) {
+pub(crate) fn name_memory(address: u64, len: u64, name: &'static [u8]) {
     const PR_SET_VMA: usize = 0x5356_4d41;
     simple(PRCTL, [PR_SET_VMA, 0, address as usize, len as usize, name.as_ptr().addr(), 0]);
 }
 
-pub(crate) fn name_process(name: &[u8]) {
+pub(crate) fn name_process(name: &'static [u8]) {
     const PR_SET_NAME: usize = 15;
     simple(PRCTL, [PR_SET_NAME, name.as_ptr().addr(), 0, 0, 0, 0]);
 }
@@ -195,6 +203,12 @@ pub(crate) fn setsid() {
 pub(crate) fn kill(pid: i32) {
     const SIGKILL: usize = 9;
     simple(KILL, [pid as isize as usize, SIGKILL, 0, 0, 0, 0]);
+}
+
+/// Whether a child has died, which takes note of it: it is asked once after that. Children that signal nobody are meant.
+pub(crate) fn has_died(child: i32) -> bool {
+    const NOHANG_ALL: usize = 1 | 0x4000_0000;
+    simple(WAIT4, [child as isize as usize, 0, NOHANG_ALL, 0, 0, 0]) == child as isize
 }
 
 pub(crate) fn exit() -> ! {

@@ -26,15 +26,7 @@ pub(crate) struct Received {
 pub(crate) fn send(socket: i32, packet: &Packet, fd: i32) -> bool {
     let mut control = Control { len: HEADER + 4, level: SOL_SOCKET, kind: SCM_RIGHTS, fds: [fd, 0] };
     let part = Part { base: core::ptr::from_ref(packet).cast_mut().cast(), len: Packet::BYTES };
-    let message = Message {
-        name: 0,
-        name_len: 0,
-        parts: &raw const part,
-        part_count: 1,
-        control: (&raw mut control).cast(),
-        control_len: if fd < 0 { 0 } else { HEADER + 8 },
-        flags: 0,
-    };
+    let message = Message::new(&raw const part, (&raw mut control).cast(), if fd < 0 { 0 } else { HEADER + 8 });
     // SAFETY: packet, part and control outlive the call, which reads them.
     unsafe { sys::sendmsg(socket, &message) == Packet::BYTES.cast_signed() }
 }
@@ -45,15 +37,7 @@ pub(crate) fn receive(socket: i32) -> Option<Received> {
     let mut control = Control { len: 0, level: 0, kind: 0, fds: [-1; 2] };
     let part = Part { base: (&raw mut packet).cast(), len: Packet::BYTES };
     let len = loop {
-        let mut message = Message {
-            name: 0,
-            name_len: 0,
-            parts: &raw const part,
-            part_count: 1,
-            control: (&raw mut control).cast(),
-            control_len: size_of::<Control>(),
-            flags: 0,
-        };
+        let mut message = Message::new(&raw const part, (&raw mut control).cast(), size_of::<Control>());
         // SAFETY: packet and control outlive the call, which writes at most their sizes.
         let len = unsafe { sys::recvmsg(socket, &mut message, 0) };
         if len != sys::EINTR {
@@ -74,15 +58,7 @@ pub(crate) fn has_closed(socket: i32) -> bool {
     const PEEK_DONTWAIT: usize = 0x2 | 0x40;
     let mut byte = 0_u8;
     let part = Part { base: &raw mut byte, len: 1 };
-    let mut message = Message {
-        name: 0,
-        name_len: 0,
-        parts: &raw const part,
-        part_count: 1,
-        control: core::ptr::null_mut(),
-        control_len: 0,
-        flags: 0,
-    };
+    let mut message = Message::new(&raw const part, core::ptr::null_mut(), 0);
     // SAFETY: the byte outlives the call, which writes at most one.
     unsafe { sys::recvmsg(socket, &mut message, PEEK_DONTWAIT) == 0 }
 }

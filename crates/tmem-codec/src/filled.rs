@@ -22,6 +22,16 @@ pub fn same_filled(block: &[u8]) -> Option<u64> {
     rest.iter().all(|word| u64::from_le_bytes(*word) == first).then_some(first)
 }
 
+/// As [`same_filled`], for a word that repeats its own half: `Some` of the four bytes (little endian) that the whole block
+/// repeats.
+#[must_use]
+pub fn same_filled_half(block: &[u8]) -> Option<u32> {
+    let word = same_filled(block)?;
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves of the word are compared")]
+    let (low, high) = (word as u32, (word >> 32) as u32);
+    (low == high).then_some(low)
+}
+
 /// The encoding of a same-filled block: the word itself.
 pub(crate) fn encode(src: &[u8], dst: &mut [u8]) -> Option<usize> {
     let word = same_filled(src)?;

@@ -25,7 +25,7 @@ mod workspace;
 mod zstd;
 
 pub use codec::{Codec, Corrupt, Encoded, UnknownCodec, decode, encode_as};
-pub use filled::same_filled;
+pub use filled::{same_filled, same_filled_half};
 pub use policy::{Policy, Temperature, UnknownPolicy, encode};
 pub use workspace::Workspace;
 

@@ -6,13 +6,13 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, RwLock};
 use std::time::Duration;
 
-use tmem::{Outcome, Pool, Store};
+use tmem::{Client, Outcome, Pool, Store};
 use tmem_agent::protocol::PAGE_BYTES;
 
 use crate::counters::Counters;
 use crate::options::{OnFull, Options};
 use crate::slots::{Dropped, Freed, Slot, Slots};
-use crate::space::{Space, SpaceId};
+use crate::space::{Program, Space, SpaceId};
 use crate::{lock, read, write};
 
 /// The object that holds all slots.
@@ -22,6 +22,8 @@ pub(crate) const OBJECT: u64 = 0;
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) store: Store,
+    /// Who is charged for everything in it.
+    pub(crate) client: Client,
     pub(crate) pool: Pool,
     pub(crate) slots: Mutex<Slots>,
     pub(crate) counters: Counters,
@@ -46,9 +48,14 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(options: &Options, store: Store, pool: Pool, device: Option<OwnedFd>) -> Self {
+    pub(crate) fn new(
+        options: &Options,
+        (store, client, pool): (Store, Client, Pool),
+        device: Option<OwnedFd>,
+    ) -> Self {
         Self {
             store,
+            client,
             pool,
             slots: Mutex::default(),
             counters: Counters::default(),
@@ -190,6 +197,17 @@ impl Core {
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed) // Relaxed: noticed at some time
+    }
+
+    /// An agent has died. If its program lives, nobody can vouch for its memory any more; that an agent ends with its
+    /// program, or after it, is no news.
+    pub(crate) fn agent_died(&self, space: &Space) {
+        let exited = space.program.get().is_none_or(Program::has_exited);
+        if exited || space.is_gone() {
+            space.end();
+        } else {
+            self.fail_closed(space, "its agent died");
+        }
     }
 
     /// Something is wrong with what we know of an address space: its program is stopped before it can see a wrong

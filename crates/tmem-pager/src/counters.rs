@@ -32,17 +32,12 @@ impl Counter {
 pub(crate) struct Counters {
     /// Faults that a program waited for.
     pub(crate) faults: Counter,
-    pub(crate) restored_pages: Counter,
-    pub(crate) filled_pages: Counter,
     pub(crate) evicted_pages: Counter,
-    /// Pages that were asked back before they were encoded.
-    pub(crate) rescued_pages: Counter,
     pub(crate) refused_busy: Counter,
     pub(crate) refused_gone: Counter,
     pub(crate) refused_other: Counter,
     pub(crate) cancelled: Counter,
     pub(crate) copied_bytes: Counter,
-    pub(crate) huge_restored: Counter,
     pub(crate) stalled_ns: Counter,
     pub(crate) processes: Counter,
     pub(crate) managed: Counter,

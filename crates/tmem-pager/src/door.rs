@@ -113,7 +113,7 @@ fn attend(core: &Arc<Core>, socket: &OwnedFd, pid: u32, stage: Stage) -> Then {
         Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Then::Stay(stage),
         Ok(None) | Err(_) => {
             if let Stage::Managed(space) = &stage {
-                agent_died(core, space);
+                core.agent_died(space);
             }
             return Then::Leave;
         }
@@ -132,17 +132,6 @@ fn attend(core: &Arc<Core>, socket: &OwnedFd, pid: u32, stage: Stage) -> Then {
         (stage @ Stage::Managed(_), _) => Then::Stay(stage),
         _ => Then::Leave,
     }
-}
-
-fn agent_died(core: &Arc<Core>, space: &Arc<Space>) {
-    // An agent that was ended with its program, or after it, is no news; the evictor ends those of address spaces
-    // that are gone.
-    let exited = space.program.get().is_none_or(|program| program.has_exited());
-    let replaced = space.hands.get().is_none();
-    if !exited && !replaced && !space.is_gone() {
-        core.fail_closed(space, "its agent died");
-    }
-    space.end();
 }
 
 fn welcome(core: &Arc<Core>, socket: &OwnedFd, pid: u32, hello: &Packet) -> Then {

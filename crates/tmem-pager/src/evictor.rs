@@ -129,7 +129,7 @@ impl Evictor {
                 Ok(Turn::Progress) => return Turn::Progress,
                 Ok(Turn::Full) => turn = Turn::Full,
                 Ok(Turn::Nothing) => {}
-                Err(AgentDied) => self.bury(&space),
+                Err(AgentDied) => self.core.agent_died(&space),
             }
         }
         turn
@@ -457,24 +457,17 @@ impl Evictor {
 
     // --- ends
 
-    /// An agent has died under us.
-    fn bury(&self, space: &Arc<Space>) {
-        let program = space.program.get();
-        if program.is_some_and(|program| !program.has_exited()) && !space.is_gone() {
-            self.core.fail_closed(space, "its agent died");
-        }
-        space.end();
-    }
-
     /// Address spaces whose program has gone: what children still name is encoded, the rest is let go.
     fn retire(&mut self) {
         for space in self.core.spaces().iter().filter(|space| space.is_gone()) {
             if let Some(hands) = space.hands.get() {
                 self.let_go(space);
-                let drained = hands.is_dead() || self.drain(space, hands) != Ok(Turn::Full);
-                if !drained {
+                if !hands.is_dead() && self.drain(space, hands) == Ok(Turn::Full) {
                     continue;
                 }
+                // Of a dead agent's staging nothing can be encoded: what nobody names is let go all the same.
+                let left = lock(&space.state).staging.oldest(usize::MAX);
+                self.still_named(space, left);
                 hands.kill();
             } else {
                 self.let_go(space);

@@ -161,12 +161,6 @@ impl Hands {
         self.comm.epoch.load(Ordering::Relaxed)
     }
 
-    /// Bytes of pages that the agent copied.
-    pub(crate) fn copied_bytes(&self) -> u64 {
-        // Relaxed: a statistic.
-        self.comm.copied_bytes.load(Ordering::Relaxed)
-    }
-
     /// Closes the gate to the agent until the guard is dropped.
     pub(crate) fn gate(&self) -> Gate<'_> {
         let gate = &self.comm.gate;

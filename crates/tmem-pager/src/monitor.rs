@@ -9,9 +9,9 @@ use tmem::{ClientOptions, PoolOptions, Store, StoreError, StoreOptions};
 use tmem_agent::protocol::PAGE_BYTES;
 
 use crate::core::Core;
-use crate::hands::Hands;
 use crate::options::Options;
 use crate::report::{FaultTimes, LeftAlone, Live, Refused, Report};
+use crate::watch::STORE_BYTES;
 use crate::{door, evictor, lock, watch};
 
 /// A monitor could not start.
@@ -37,15 +37,15 @@ impl Monitor {
     /// # Errors
     /// [`MonitorError`].
     pub fn start(options: &Options, listener: OwnedFd) -> Result<Self, MonitorError> {
-        let budget = usize::try_from(options.limit_bytes.max(16 << 20)).unwrap_or(usize::MAX);
+        let budget = usize::try_from(options.limit_bytes.max(STORE_BYTES)).unwrap_or(usize::MAX);
         let store = Store::new(StoreOptions::with_budget(budget))?;
         // It may take what its live blocks need, and no more: the watch raises this as they grow.
-        store.set_budget(16 << 20)?;
+        store.set_budget(usize::try_from(STORE_BYTES).unwrap_or(usize::MAX))?;
         let client = store.client(ClientOptions::named("tmem run"));
         let pool = client.create_pool(PoolOptions::persistent().policy(options.policy))?;
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let device = rustix::fs::open("/dev/userfaultfd", flags, Mode::empty()).ok();
-        let core = Arc::new(Core::new(options, store, pool, device));
+        let core = Arc::new(Core::new(options, (store, client, pool), device));
         watch::start(&core)?;
         evictor::start(&core);
         door::start(&core, listener);
@@ -57,7 +57,7 @@ impl Monitor {
     pub fn live(&self) -> Live {
         let core = &self.core;
         let stored_bytes = lock(&core.slots).stored() as u64 * PAGE_BYTES;
-        let store_bytes = core.store.memory().used as u64;
+        let store_bytes = core.store.used_bytes() as u64;
         Live {
             resident_bytes: core.counters.resident_now.get(),
             stored_bytes,
@@ -73,8 +73,6 @@ impl Monitor {
     #[must_use]
     pub fn report(&self) -> Report {
         let counters = &self.core.counters;
-        let agents: u64 =
-            self.core.spaces().iter().filter_map(|space| space.hands.get()).map(Hands::copied_bytes).sum();
         let time = |share| counters.latency.percentile_us(share);
         Report {
             limit_bytes: self.core.limit(),
@@ -87,8 +85,7 @@ impl Monitor {
             fault_us: FaultTimes { p50: time(0.5), p99: time(0.99), p999: time(0.999) },
             stalled_s: counters.stalled_ns.get() as f64 / 1e9,
             evicted_bytes: counters.evicted_pages.get() * PAGE_BYTES,
-            copied_bytes: counters.copied_bytes.get() + agents,
-            huge_pages_restored: counters.huge_restored.get(),
+            copied_bytes: counters.copied_bytes.get(),
             processes: counters.processes.get(),
             managed_processes: counters.managed.get(),
             unmanaged_processes: counters.unmanaged.get(),

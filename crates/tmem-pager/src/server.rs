@@ -140,10 +140,11 @@ impl Server {
         let share = |slot| lock(&self.core.slots).share(slot);
         let effects = state.apply(hands, core::mem::take(events), share, || withheld(hands));
         let dead = self.core.unname(&effects.dropped);
-        drop(state);
+        // Before the state is let go: an order that is made from it has the new epoch, one from before the old.
         if let Some(gate) = gate.as_ref().filter(|_| effects.changed) {
             gate.changed();
         }
+        drop(state);
         drop(gate);
         for (child, state) in effects.children {
             self.adopt(child, state);
@@ -210,7 +211,6 @@ impl Server {
         }
         state.pages.set_recent(fault.page);
         let mut dropped = vec![slot];
-        self.core.counters.restored_pages.add(1);
         self.core.add_room(-PAGE_BYTES.cast_signed());
         self.go_on(fault.page);
         if self.window > 1 {
@@ -252,7 +252,6 @@ impl Server {
             dropped.push(*slot);
         }
         self.expected = Page(self.expected.0 + (done / PAGE) as u64);
-        self.core.counters.restored_pages.add((done / PAGE) as u64);
         self.core.add_room(-(done as u64).cast_signed());
     }
 
@@ -286,7 +285,6 @@ impl Server {
             state.pages.set_recent(Page(page.0 + done));
         }
         self.expected = Page(page.0 + done.max(1) as u64);
-        self.core.counters.filled_pages.add(done as u64);
         self.core.add_room(-((done * PAGE) as u64).cast_signed());
         self.outcome(page, error, true)
     }
@@ -327,7 +325,6 @@ impl Server {
             let Place::Staged(_, at) = lock(&self.core.slots).place(slot) else { continue };
             let Some(hands) = owner.hands.get() else { return Err(Answer::Wrong("a staged page has no owner")) };
             let bytes = &mut self.buffer[..PAGE];
-            self.core.counters.rescued_pages.add(1);
             self.core.counters.copied_bytes.add(PAGE_BYTES);
             return match tmem_sys::read_memory(hands.pid, hands.staged(at), bytes) {
                 Ok(PAGE) => Ok(()),

@@ -81,7 +81,7 @@ pub(crate) struct Space {
     pub(crate) forked: AtomicBool,
     /// Addresses of its threads' lists of robust mutexes, as of the last look.
     pub(crate) robust: Mutex<Vec<u64>>,
-    /// Pages taken since it was last the evictor's turn to compare.
+    /// Pages taken so far.
     pub(crate) taken: AtomicU32,
 }
 

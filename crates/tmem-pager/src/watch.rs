@@ -8,12 +8,9 @@
 //! # Arming
 //! To take a page from an address that is not registered would leave a hole that reads as zeros, so the set of armed
 //! ranges must never hold anything that is not. Mappings are read, registered, then read again; of the second reading
-//! those count
-//! of which the kernel lets us fill a page, or says that it is there: it refuses both for what is not registered. All
-//! of this is done under the
-//! state's lock, and whatever unmaps a registered range waits until its event has been read, for which that lock is
-//! needed: it is
-//! applied afterwards, and takes the range out again.
+//! those count of which the kernel lets us fill a page, or says that it is there: it refuses both for what is not
+//! registered. All of this is done under the state's lock, and whatever unmaps a registered range waits until its event
+//! has been read, for which that lock is needed: it is applied afterwards, and takes the range out again.
 
 use core::sync::atomic::Ordering;
 use std::collections::BTreeMap;
@@ -22,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use tmem_agent::protocol::PAGE_BYTES;
-use tmem_sys::{Mapping, MappingKind, ResidencyOf, Wake};
+use tmem_sys::{Mapping, MappingKind, Residency, ResidencyOf, Wake};
 
 use crate::core::Core;
 use crate::intervals::Intervals;
@@ -39,6 +36,8 @@ const SMALL_MAPPING: u64 = 16 << 10;
 const STACK_TOP: (u64, u64) = (16 << 10, 8 << 10);
 /// The fastest that a program can take memory, in bytes a millisecond.
 const FASTEST: i64 = 2 << 20;
+/// The store's budget at first.
+pub(crate) const STORE_BYTES: u64 = 16 << 20;
 /// How often address spaces are armed anew while room is short: what was mapped since is not.
 const ARMING: Duration = Duration::from_millis(4);
 /// How often it is asked whether a program has become another one.
@@ -66,6 +65,8 @@ struct Watch {
     sharing: Duration,
     /// Busy pages that were refused when shares were last worked out.
     refused: u64,
+    /// The store's budget.
+    budget: u64,
     mappings: Vec<Mapping>,
     threads: Vec<u32>,
 }
@@ -82,6 +83,7 @@ pub(crate) fn start(core: &Arc<Core>) -> std::io::Result<()> {
         shared: now,
         sharing: SHARING,
         refused: 0,
+        budget: STORE_BYTES,
         mappings: Vec::new(),
         threads: Vec::new(),
     };
@@ -114,7 +116,7 @@ impl Watch {
     /// Adds everything up.
     fn look(&mut self, spaces: &[Arc<Space>]) {
         self.seen.retain(|id, _| spaces.iter().any(|space| space.id == *id));
-        let (mut file, mut shared) = (0, 0);
+        let mut most = Residency::default();
         for space in spaces {
             let Some(hands) = space.hands.get() else { continue };
             let seen = match self.seen.entry(space.id) {
@@ -126,18 +128,19 @@ impl Watch {
             };
             let now = seen.residency.read().unwrap_or_default();
             seen.anonymous = now.anonymous;
-            file = now.file.max(file);
-            shared += now.shared;
+            most.file = now.file.max(most.file);
+            most.shared += now.shared;
+            most.locked = now.locked.max(most.locked);
+            most.hugetlb = now.hugetlb.max(most.hugetlb);
             let pages = u32::try_from(now.anonymous / PAGE_BYTES).unwrap_or(u32::MAX);
             space.resident_pages.store(pages, Ordering::Relaxed); // Relaxed: an estimate
         }
         self.work_out_shares(spaces);
         let programs: u64 = self.seen.values().map(Seen::given).sum();
         let own = self.own.read().unwrap_or_default().anonymous;
-        let store = self.core.store.memory();
-        self.fit_store(store.charged as u64, store.budget as u64);
-        let resident = programs + file;
-        let store_used = store.used as u64 + own;
+        self.fit_store();
+        let resident = programs + most.file;
+        let store_used = self.core.store.used_bytes() as u64 + own;
         let given = resident + store_used;
         self.core.set_room(self.core.limit().cast_signed() - given.cast_signed());
         let stored = lock(&self.core.slots).stored() as u64 * PAGE_BYTES;
@@ -150,8 +153,10 @@ impl Watch {
         }
         counters.store_peak.raise(store_used);
         counters.given_peak.raise(given);
-        counters.wanted_peak.raise(programs + file + stored);
-        counters.shared_bytes.raise(shared);
+        counters.wanted_peak.raise(resident + stored);
+        counters.shared_bytes.raise(most.shared);
+        counters.locked_bytes.raise(most.locked);
+        counters.hugetlb_bytes.raise(most.hugetlb);
     }
 
     /// Pages that a child has in common with its parent are in both their counts. Where it matters, the kernel is
@@ -178,11 +183,14 @@ impl Watch {
     }
 
     /// The store may take what its live blocks need and a little more: beyond that it is to compact.
-    fn fit_store(&self, charged: u64, budget: u64) {
-        let wanted = (charged + charged / 16 + (10 << 20)).min(self.core.limit().max(16 << 20));
-        if wanted > budget {
+    fn fit_store(&mut self) {
+        let charged = self.core.client.charged_bytes() as u64;
+        let wanted = (charged + charged / 16 + (10 << 20)).min(self.core.limit().max(STORE_BYTES));
+        if wanted > self.budget {
             // Never lowered here: that would wait for the cleaner, and nobody would watch.
-            let _ = self.core.store.set_budget(usize::try_from(wanted).unwrap_or(usize::MAX));
+            let set = self.core.store.set_budget(usize::try_from(wanted).unwrap_or(usize::MAX));
+            assert!(set.is_ok(), "a budget is at least what the store began with");
+            self.budget = wanted;
         }
     }
 
@@ -207,7 +215,6 @@ impl Watch {
                 return;
             }
         }
-        self.count_left_alone(program.pid);
         let excluded = self.stacks(space, hands.pid, program.pid);
         let mut state = lock(&space.state);
         state.excluded = excluded;
@@ -232,17 +239,6 @@ impl Watch {
                 }
             }
         }
-    }
-
-    /// Memory that is never moved out, for the report.
-    fn count_left_alone(&self, program: u32) {
-        let Ok(status) = std::fs::read_to_string(format!("/proc/{program}/status")) else { return };
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0) << 10
-        };
-        self.core.counters.locked_bytes.raise(field("VmLck:"));
-        self.core.counters.hugetlb_bytes.raise(field("HugetlbPages:"));
     }
 
     /// Reads the mappings, and tells what of them the kernel or a thread needs at any time.
@@ -310,7 +306,7 @@ fn check(core: &Core, space: &Space) {
     if program.has_exited() {
         space.end();
     } else if hands.is_dead() {
-        core.fail_closed(space, "its agent died");
+        core.agent_died(space);
     } else if tmem_sys::same_memory(program.pid, hands.pid) == Ok(false) {
         space.end();
     }

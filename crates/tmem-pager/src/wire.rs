@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
-use tmem_agent::protocol::{MAGIC, Packet};
+use tmem_agent::protocol::Packet;
 
 /// A packet as it came.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, packet: &Packet, fds: &[BorrowedFd<'_
     if !fds.is_empty() {
         ancillary.push(SendAncillaryMessage::ScmRights(fds));
     }
-    let bytes = to_bytes(packet);
+    let bytes = packet.to_bytes();
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     rustix::net::sendmsg(socket, &[IoSlice::new(&bytes)], &mut ancillary, flags).map(|_| ())
 }
@@ -46,35 +46,5 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Option<Received>, Errno>
             _ => {}
         }
     }
-    let packet = from_bytes(&bytes);
-    let sound = message.bytes == Packet::BYTES && packet.magic == MAGIC;
-    Ok(sound.then_some(Received { packet, fds, pid }))
-}
-
-/// Little-endian words, in order: the agent is on the same machine, and it is one of those.
-fn to_bytes(packet: &Packet) -> [u8; Packet::BYTES] {
-    let mut bytes = [0; Packet::BYTES];
-    bytes[..4].copy_from_slice(&packet.magic.to_le_bytes());
-    bytes[4..8].copy_from_slice(&packet.kind.to_le_bytes());
-    for (place, word) in bytes[8..].chunks_exact_mut(8).zip(packet.words) {
-        place.copy_from_slice(&word.to_le_bytes());
-    }
-    bytes
-}
-
-fn from_bytes(bytes: &[u8; Packet::BYTES]) -> Packet {
-    let word = |at: usize| u64::from_le_bytes(core::array::from_fn(|byte| bytes[at + byte]));
-    let half = |at: usize| u32::from_le_bytes(core::array::from_fn(|byte| bytes[at + byte]));
-    Packet { magic: half(0), kind: half(4), words: core::array::from_fn(|index| word(8 + index * 8)) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_and_packets_are_each_others_inverse() {
-        let packet = Packet { magic: MAGIC, kind: 3, words: [1, 2, 3, 4, 5, 6, u64::MAX] };
-        assert_eq!(from_bytes(&to_bytes(&packet)), packet);
-    }
+    Ok(Packet::from_bytes(&bytes[..message.bytes]).map(|packet| Received { packet, fds, pid }))
 }

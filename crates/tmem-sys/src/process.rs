@@ -26,15 +26,9 @@ impl MemoryUse {
 /// # Errors
 /// When `/proc` is not mounted or is not Linux's.
 pub fn resident_bytes() -> io::Result<MemoryUse> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let field = |name: &str| {
-        status
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse::<usize>().ok())
-            .map(|kib| kib * 1024)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("no {name} in /proc/self/status")))
-    };
-    Ok(MemoryUse { anonymous: field("RssAnon:")?, shared: field("RssShmem:")? })
+    let held = ResidencyOf::open(std::process::id())?.read()?;
+    let bytes = |count: u64| usize::try_from(count).map_err(io::Error::other);
+    Ok(MemoryUse { anonymous: bytes(held.anonymous)?, shared: bytes(held.shared)? })
 }
 
 /// Resident memory of a process, in bytes. Each counter is exact since Linux 6.17; before, it may be late by 32 pages
@@ -47,10 +41,14 @@ pub struct Residency {
     pub file: u64,
     /// Shared memory, memfds among it.
     pub shared: u64,
+    /// What of these is locked (`mlock`).
+    pub locked: u64,
+    /// Pages of hugetlbfs, which are in none of these.
+    pub hugetlb: u64,
 }
 
 impl Residency {
-    /// All three together.
+    /// The first three together.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.anonymous + self.file + self.shared
@@ -83,7 +81,14 @@ impl ResidencyOf {
         let mut text = [0; 4096];
         let len = self.status.read_at(&mut text, 0)?;
         let field = |name| kib_field(&text[..len], name);
-        Ok(Residency { anonymous: field("RssAnon:")?, file: field("RssFile:")?, shared: field("RssShmem:")? })
+        Ok(Residency {
+            anonymous: field("RssAnon:")?,
+            file: field("RssFile:")?,
+            shared: field("RssShmem:")?,
+            locked: field("VmLck:")?,
+            // Not told by kernels without hugetlbfs.
+            hugetlb: field("HugetlbPages:").unwrap_or(0),
+        })
     }
 
     /// The anonymous part alone, in 1.3 µs.

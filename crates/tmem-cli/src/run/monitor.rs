@@ -94,15 +94,23 @@ impl Serving {
     fn until_all_is_over(&mut self, monitor: &Monitor) {
         while self.link.is_some() || monitor.managed() > 0 {
             while let Some(asked) = self.receive() {
-                self.unsent.push_back(match asked {
+                let answer = match asked {
                     ToMonitor::Live => ToFront::Live(monitor.live()),
                     ToMonitor::Finish => ToFront::Report(Box::new(monitor.report())),
-                });
+                };
+                // Why a program ended comes before how it was: the front listens no longer than to that.
+                self.tell(monitor);
+                self.unsent.push_back(answer);
             }
-            self.unsent.extend(monitor.notes().into_iter().map(ToFront::Note));
+            self.tell(monitor);
             self.send();
             self.wait();
         }
+    }
+
+    /// What people are to be told, in the order in which it happened.
+    fn tell(&mut self, monitor: &Monitor) {
+        self.unsent.extend(monitor.notes().into_iter().map(ToFront::Note));
     }
 
     /// Until the front asks, or a while has passed.

@@ -51,7 +51,6 @@ fn a_tree_of_programs_dies_with_its_monitor() {
 }
 
 #[test]
-#[ignore = "the program is stopped, but the reason is sometimes told too late to be printed"]
 fn a_program_without_its_agent_is_right_or_stopped() {
     let Some(run) = held("3") else { return };
     let agents = run.agents();

@@ -16,7 +16,7 @@ use crate::outcome::{ByteRange, Outcome};
 use crate::stats::Counter;
 use crate::table::LEAF_GRANULES;
 use crate::units::{GRANULE_BYTES, Granule};
-use tmem_codec::{Policy, Temperature, same_filled};
+use tmem_codec::{Policy, Temperature, same_filled_half};
 
 /// Bytes of the largest block that a put makes: what one fault may have to decode.
 pub(crate) fn block_bytes(policy: Policy, range_bytes: u64) -> usize {
@@ -203,8 +203,5 @@ fn short_pattern(granule: &[u8]) -> Option<u32> {
     if granule.len() < GRANULE_BYTES {
         return granule.iter().all(|byte| *byte == 0).then_some(0);
     }
-    let word = same_filled(granule)?;
-    #[expect(clippy::cast_possible_truncation, reason = "the two halves of the word are compared")]
-    let (low, high) = (word as u32, (word >> 32) as u32);
-    (low == high).then_some(low)
+    same_filled_half(granule)
 }
