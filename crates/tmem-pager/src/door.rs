@@ -190,8 +190,7 @@ fn ready(
             let fd = received.fds.pop().ok_or_else(|| "it could not make a userfaultfd".to_owned())?;
             let faults = Userfaultfd::from_fd(fd);
             faults.enable(features()).map_err(|error| said("its userfaultfd lacks what is needed", &error))?;
-            let kick = crate::event_fd().map_err(|error| said("out of descriptors", &error))?;
-            Arc::new(Space::new(core.new_id(), faults, State::new(stages), kick))
+            Arc::new(Space::new(core.new_id(), faults, State::new(stages)))
         }
     };
     let pagemap = Pagemap::open(agent).map_err(|error| said("its page map cannot be read", &error))?;

@@ -36,6 +36,7 @@ mod server;
 mod slots;
 mod space;
 mod staging;
+mod streams;
 mod units;
 mod watch;
 mod wire;

@@ -10,6 +10,7 @@
 
 use core::ops::Range;
 use core::sync::atomic::Ordering;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,11 +24,12 @@ use crate::hands::Hands;
 use crate::intervals::Intervals;
 use crate::slots::{Freed, Place, Slot};
 use crate::space::{Fault, Space, State};
+use crate::streams::WINDOW;
 use crate::units::{PAGE, Page};
 use crate::{lock, read};
 
-/// Pages that are given at once, at most, if faults come in order: larger pieces are the agent's to move.
-const WINDOW: usize = 15;
+/// CPUs that an address space has a server on, at most: every one of them is woken by every fault.
+const CPUS: usize = 8;
 /// How soon a fault is tried again that the kernel could not let us answer.
 const AGAIN: Duration = Duration::from_micros(50);
 /// How soon a fault that waits for room is tried again, should nobody tell.
@@ -54,26 +56,38 @@ struct Server {
     buffer: Vec<u8>,
     zeros: Vec<u8>,
     parked: Vec<Fault>,
-    /// The page after the last one given, and how many were given at once.
-    expected: Page,
-    window: usize,
+    /// Wakes this one.
+    kick: Arc<OwnedFd>,
 }
 
-/// Starts the server of an address space, unless it has one.
+/// Starts the servers of an address space, unless it has them.
 pub(crate) fn start(core: &Arc<Core>, space: &Arc<Space>) {
-    if space.served.swap(true, Ordering::AcqRel) {
-        return; // AcqRel: one caller finds false
+    let mut kicks = lock(&space.kicks);
+    if !kicks.is_empty() {
+        return;
     }
-    let server = Server {
-        core: Arc::clone(core),
-        space: Arc::clone(space),
-        buffer: vec![0; WINDOW * PAGE],
-        zeros: vec![0; WINDOW * PAGE],
-        parked: Vec::new(),
-        expected: Page(0),
-        window: 1,
-    };
-    crate::spawn("server", move || server.run());
+    let mut cpus = tmem_sys::own_cpus().unwrap_or_default();
+    if cpus.len() > CPUS {
+        cpus.clear();
+    }
+    for at in 0..cpus.len().max(1) {
+        let Ok(kick) = crate::event_fd() else {
+            assert!(at > 0, "out of descriptors: an address space cannot be served");
+            return;
+        };
+        let kick = Arc::new(kick);
+        kicks.push(Arc::clone(&kick));
+        let server = Server {
+            core: Arc::clone(core),
+            space: Arc::clone(space),
+            buffer: vec![0; WINDOW * PAGE],
+            zeros: vec![0; WINDOW * PAGE],
+            parked: Vec::new(),
+            kick,
+        };
+        let cpu = cpus.get(at).copied();
+        crate::spawn("server", move || server.run(cpu));
+    }
 }
 
 /// What a program keeps from its children.
@@ -85,7 +99,11 @@ fn withheld(hands: Option<&Hands>) -> Intervals {
 }
 
 impl Server {
-    fn run(mut self) {
+    /// Serves, on that CPU alone.
+    fn run(mut self, cpu: Option<u32>) {
+        // Where a system forbids either, faults are served all the same, later.
+        let _ = tmem_sys::never_interrupt();
+        let _ = cpu.map(tmem_sys::pin_to_cpu);
         let mut events = Vec::new();
         while !self.space.is_gone() && !self.core.is_stopping() {
             self.wait();
@@ -118,10 +136,10 @@ impl Server {
             false => Some(AGAIN),
         };
         let time = time.map(|time| Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) });
-        let mut fds = [PollFd::new(&self.space.faults, PollFlags::IN), PollFd::new(&self.space.kick, PollFlags::IN)];
+        let mut fds = [PollFd::new(&self.space.faults, PollFlags::IN), PollFd::new(&self.kick, PollFlags::IN)];
         let _ = poll(&mut fds, time.as_ref());
         if fds[1].revents().contains(PollFlags::IN) {
-            let _ = rustix::io::read(&self.space.kick, &mut [0; 8]);
+            let _ = rustix::io::read(&self.kick, &mut [0; 8]);
         }
     }
 
@@ -156,11 +174,7 @@ impl Server {
     /// A child was forked: it gets a number, which it reads from its tripwire, and a server.
     fn adopt(&self, faults: Userfaultfd, state: State) {
         let core = &self.core;
-        let Ok(kick) = crate::event_fd() else {
-            core.note("a forked process could not be served: out of descriptors".to_owned());
-            return;
-        };
-        let child = Arc::new(Space::new(core.new_id(), faults, state, kick));
+        let child = Arc::new(Space::new(core.new_id(), faults, state));
         child.tripwire.store(self.space.tripwire.load(Ordering::Relaxed), Ordering::Relaxed); // one thread so far
         core.add(&child);
         start(core, &child);
@@ -212,9 +226,11 @@ impl Server {
         state.pages.set_recent(fault.page);
         let mut dropped = vec![slot];
         self.core.add_room(-PAGE_BYTES.cast_signed());
-        self.go_on(fault.page);
-        if self.window > 1 {
-            self.restore_ahead(&mut state, fault.page, &mut dropped);
+        let followed = state.streams.follow(fault.page);
+        let window = state.streams.window(followed);
+        if window > 1 {
+            let given = self.restore_ahead(&mut state, fault.page, window - 1, &mut dropped);
+            state.streams.expect(followed, Page(fault.page.0 + 1 + given));
         }
         let dead = self.core.unname(&dropped);
         drop(state);
@@ -222,11 +238,12 @@ impl Server {
         Answer::Given
     }
 
-    /// The pages after one that was restored, if they are stored too. Whoever waits for one of them already is woken.
-    fn restore_ahead(&mut self, state: &mut State, page: Page, dropped: &mut Vec<Slot>) {
+    /// The pages after one that was restored, at most `most`, if they are stored too. Whoever waits for one of them
+    /// already is woken. Returns how many were given.
+    fn restore_ahead(&mut self, state: &mut State, page: Page, most: usize, dropped: &mut Vec<Slot>) -> u64 {
         let mut found = Vec::new();
         let mut next = page.next();
-        while found.len() + 1 < self.window {
+        while found.len() < most {
             let Some(slot) = state.pages.slot(next) else { break };
             if lock(&self.core.slots).place(slot) != Place::Stored {
                 break;
@@ -240,7 +257,7 @@ impl Server {
         }
         let bytes = &self.buffer[..found.len() * PAGE];
         if bytes.is_empty() {
-            return;
+            return 0;
         }
         let done = match self.space.faults.copy(page.next().address(), bytes, Wake::Yes) {
             Ok(()) => bytes.len(),
@@ -251,8 +268,8 @@ impl Server {
             state.pages.set_recent(page);
             dropped.push(*slot);
         }
-        self.expected = Page(self.expected.0 + (done / PAGE) as u64);
         self.core.add_room(-(done as u64).cast_signed());
+        (done / PAGE) as u64
     }
 
     /// Gives a page of zeros; more of them if pages are written in order.
@@ -266,10 +283,11 @@ impl Server {
         if self.must_wait(fault) {
             return Answer::Full;
         }
-        self.go_on(page);
+        let followed = state.streams.follow(page);
+        let window = state.streams.window(followed) as u64;
         let mut count = 1;
         let armed = state.armed_from(page).unwrap_or(page.bytes(1));
-        let ahead: Range<u64> = page.0..(page.0 + self.window as u64).min(Page::of(armed.end).0);
+        let ahead: Range<u64> = page.0..(page.0 + window).min(Page::of(armed.end).0);
         for next in ahead.skip(1) {
             if state.pages.slot(Page(next)).is_some() {
                 break;
@@ -284,7 +302,7 @@ impl Server {
         for done in 0..done as u64 {
             state.pages.set_recent(Page(page.0 + done));
         }
-        self.expected = Page(page.0 + done.max(1) as u64);
+        state.streams.expect(followed, Page(page.0 + done.max(1) as u64));
         self.core.add_room(-((done * PAGE) as u64).cast_signed());
         self.outcome(page, error, true)
     }
@@ -295,12 +313,6 @@ impl Server {
         // Relaxed: set before the first page was taken.
         let is_evictor = || self.core.evictor.load(Ordering::Relaxed).cast_unsigned() == fault.thread;
         self.core.must_wait() && !is_agent() && !is_evictor()
-    }
-
-    /// Notes that `page` is being given, and whether that was to be expected.
-    fn go_on(&mut self, page: Page) {
-        self.window = if page == self.expected { (self.window * 2).min(WINDOW) } else { 1 };
-        self.expected = page.next();
     }
 
     /// Reads a slot's bytes into the start of the buffer.

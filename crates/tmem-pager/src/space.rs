@@ -25,7 +25,7 @@
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Instant;
 
 use tmem_agent::protocol::MOVED;
@@ -35,7 +35,9 @@ use crate::hands::{Hands, Ticket};
 use crate::intervals::Intervals;
 use crate::page_table::PageTable;
 use crate::slots::{Slot, Staged};
+use crate::lock;
 use crate::staging::Staging;
+use crate::streams::Streams;
 use crate::units::{Page, pages_of};
 
 /// Number of an address space; a fork child learns its own from its tripwire.
@@ -69,11 +71,9 @@ pub(crate) struct Space {
     pub(crate) state: Mutex<State>,
     /// See the module's head.
     pub(crate) reading: RwLock<()>,
-    /// Wakes its server.
-    pub(crate) kick: OwnedFd,
-    /// Whether it has a server: whether anything in it was ever registered.
-    pub(crate) served: AtomicBool,
-    /// It is over: its server ends.
+    /// Wake its servers. None: it has no servers, for nothing in it was ever registered.
+    pub(crate) kicks: Mutex<Vec<Arc<OwnedFd>>>,
+    /// It is over: its servers end.
     gone: AtomicBool,
     /// Pages that are resident, as of the last look; evictions and restores change it in between.
     pub(crate) resident_pages: AtomicU32,
@@ -93,6 +93,7 @@ pub(crate) struct State {
     pub(crate) armed: Intervals,
     pub(crate) staging: Staging,
     pub(crate) flight: Option<Flight>,
+    pub(crate) streams: Streams,
     /// Where the evictor goes on.
     pub(crate) hand: u64,
     /// What is not to be taken: the ends of stacks, what the kernel writes when a thread exits.
@@ -138,7 +139,7 @@ impl Flight {
 }
 
 impl Space {
-    pub(crate) fn new(id: SpaceId, faults: Userfaultfd, state: State, kick: OwnedFd) -> Self {
+    pub(crate) fn new(id: SpaceId, faults: Userfaultfd, state: State) -> Self {
         Self {
             id,
             faults,
@@ -148,8 +149,7 @@ impl Space {
             tripwire: AtomicU64::new(0),
             state: Mutex::new(state),
             reading: RwLock::new(()),
-            kick,
-            served: AtomicBool::new(false),
+            kicks: Mutex::default(),
             gone: AtomicBool::new(false),
             resident_pages: AtomicU32::new(0),
             forked: AtomicBool::new(false),
@@ -163,15 +163,18 @@ impl Space {
         self.gone.load(Ordering::Acquire) // pairs with `end`
     }
 
-    /// It is over: its server is to end.
+    /// It is over: its servers are to end.
     pub(crate) fn end(&self) {
         self.gone.store(true, Ordering::Release); // pairs with `is_gone`; publishes nothing else
         self.kick();
     }
 
-    /// Wakes its server.
+    /// Wakes its servers.
     pub(crate) fn kick(&self) {
-        let _ = rustix::io::write(&self.kick, &1_u64.to_le_bytes());
+        // One that is just being started is in the list, or sees all that was stored before the lock was taken.
+        for kick in lock(&self.kicks).iter() {
+            let _ = rustix::io::write(kick, &1_u64.to_le_bytes());
+        }
     }
 
     /// Stops the program for good.
@@ -211,6 +214,7 @@ impl State {
             armed: Intervals::default(),
             staging: Staging::new(staging_slots),
             flight: None,
+            streams: Streams::default(),
             hand: 0,
             excluded: Intervals::default(),
         }

@@ -204,8 +204,8 @@ impl Watch {
     /// See the module's head.
     fn arm(&mut self, space: &Arc<Space>) {
         let (Some(hands), Some(program)) = (space.hands.get(), space.program.get()) else { return };
-        if !space.served.load(Ordering::Acquire) {
-            // Acquire: pairs with the server's start, of which only its having been done matters.
+        let served = !lock(&space.kicks).is_empty();
+        if !served {
             server::start(&self.core, space);
             let tripwire = hands.places.tripwire..hands.places.tripwire + PAGE_BYTES;
             let registered =

@@ -97,12 +97,12 @@ fn run(options: &Options) -> Result<Value> {
 /// Fills the region and follows the pattern in it.
 fn touch(options: &Options, contents: &Contents, pages_each: usize) -> Result<Value> {
     let start = Instant::now();
-    // From the kernel, which gives zeros without touching them.
-    let mut region = vec![0; pages_each * options.threads * PAGE_WORDS];
-    fill(options, contents, &mut region)?;
+    let mut region = Region::new(pages_each * options.threads);
+    let region = region.words();
+    fill(options, contents, region)?;
     let fill = start.elapsed();
     let (start, cpu) = (Instant::now(), cpu_time());
-    let touched = follow(options, &mut region)?;
+    let touched = follow(options, region)?;
     Ok(figures(options, &touched, fill, start.elapsed(), cpu_time().saturating_sub(cpu)))
 }
 
@@ -112,15 +112,16 @@ fn cycle(options: &Options, contents: &Contents) -> Result<Value> {
     let kept_pages = pages * KEPT_EIGHTHS / 8;
     ensure!(options.threads == 1 && kept_pages > 0, "this pattern is of one thread, and of some pages");
     let start = Instant::now();
-    let mut kept = vec![0; kept_pages * PAGE_WORDS];
-    fill(options, contents, &mut kept)?;
+    let mut kept = Region::new(kept_pages);
+    let kept = kept.words();
+    fill(options, contents, kept)?;
     let before = huge_bytes()?;
-    let mut other = vec![0; (pages - kept_pages) * PAGE_WORDS];
-    fill(options, contents, &mut other)?;
+    let mut other = Region::new(pages - kept_pages);
+    fill(options, contents, other.words())?;
     drop(other);
     let fill = start.elapsed();
     let (start, cpu) = (Instant::now(), cpu_time());
-    let touched = follow(options, &mut kept)?;
+    let touched = follow(options, kept)?;
     let mut figures = figures(options, &touched, fill, start.elapsed(), cpu_time().saturating_sub(cpu));
     figures["huge_before_bytes"] = before.into();
     figures["huge_after_bytes"] = huge_bytes()?.into();
@@ -144,6 +145,23 @@ fn figures(options: &Options, touched: &Touched, fill: Duration, wall: Duration,
 }
 
 /// Fills each thread's part, by that thread.
+/// Memory whose pages are the kernel's.
+struct Region(Vec<u64>);
+
+impl Region {
+    fn new(pages: usize) -> Self {
+        // From the kernel, which gives zeros without touching them.
+        Self(vec![0; (pages + 1) * PAGE_WORDS])
+    }
+
+    /// The words of its pages.
+    fn words(&mut self) -> &mut [u64] {
+        let skip = self.0.as_ptr().align_offset(PAGE_BYTES);
+        let len = self.0.len() - PAGE_WORDS;
+        &mut self.0[skip..][..len]
+    }
+}
+
 fn fill(options: &Options, contents: &Contents, region: &mut [u64]) -> Result<()> {
     in_parts(options, region, |first, part| {
         for (number, page) in (first..).zip(part.chunks_exact_mut(PAGE_WORDS)) {
