@@ -21,6 +21,8 @@ pub(crate) const STAGING_NAME: &[u8] = b"tmem staging\0";
 const REGIONS: usize = 64;
 /// Looks at `submitted` before the agent goes to sleep: some 20 microseconds.
 const SPINS: u32 = 400;
+/// Looks at whether the monitor still wants the gate: as long.
+const COURTESY: u32 = 400;
 
 const UFFDIO_MOVE: usize = 0xC028_AA05;
 const UFFDIO_REGISTER: usize = 0xC020_AA00;
@@ -274,6 +276,13 @@ impl Hands {
 
     fn gate(&self) -> Gate<'_> {
         let gate = &self.comm.gate;
+        for _ in 0..COURTESY {
+            // Relaxed: a hint.
+            if self.comm.gate_wanted.load(Ordering::Relaxed) == 0 {
+                break;
+            }
+            core::hint::spin_loop();
+        }
         // Acquire, all: pair with the monitor's release; the epoch is visible. Relaxed: a failure shows nothing.
         if gate.compare_exchange(GATE_FREE, GATE_HELD, Ordering::Acquire, Ordering::Relaxed).is_err() {
             while gate.swap(GATE_WAITED, Ordering::Acquire) != GATE_FREE {
@@ -304,6 +313,9 @@ impl Hands {
             let page = command.pages[index].load(Ordering::Relaxed); // Relaxed: `submitted` published it
             // SAFETY: a staged page: it is there, and nobody writes to it; the codec bears it if somebody does.
             let page: &[u8; GRANULE] = unsafe { &*core::ptr::with_exposed_provenance(page as usize) };
+            if index + 1 < count {
+                prefetch(command.pages[index + 1].load(Ordering::Relaxed)); // Relaxed: as above
+            }
             let result = match tmem_codec::same_filled_half(page) {
                 Some(pattern) => {
                     command.extra[index].store(pattern, Ordering::Relaxed); // Relaxed: `completed` publishes it
@@ -402,6 +414,17 @@ fn touch(command: &Command, count: usize) {
         }
         // A page that has gone meanwhile comes back as the monitor says: it never makes the agent wait.
         sys::madvise(page(start), (at - start) as u64 * PAGE_BYTES, sys::MADV_POPULATE_WRITE);
+    }
+}
+
+/// Has a page on its way to the cache: in staging it has long been out of it.
+fn prefetch(page: u64) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (page..page + PAGE_BYTES).step_by(64) {
+        use core::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        let line = core::ptr::with_exposed_provenance::<i8>(line as usize);
+        // SAFETY: a hint: it does nothing to memory, and cannot fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line) };
     }
 }
 

@@ -34,7 +34,8 @@
 //! raises
 //! `epoch` if any of them changed the address space. What an agent does not move for that reason is [`CANCELLED`].
 //! The page count moved so far (`progress`) and `results` are written before the gate is let go: whoever holds it
-//! knows where each page is.
+//! knows where each page is. The agent holds the gate for one MOVE at a time, and lets the monitor in between: a fault
+//! may be waiting.
 
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -197,6 +198,8 @@ pub struct Comm {
     pub go: AtomicU32,
     /// [`GATE_FREE`], [`GATE_HELD`], [`GATE_WAITED`]. A futex.
     pub gate: AtomicU32,
+    /// Threads of the monitor that want the gate: the agent lets them in first.
+    pub gate_wanted: AtomicU32,
     /// How often the address space has changed.
     pub epoch: AtomicU32,
     /// Commands given.

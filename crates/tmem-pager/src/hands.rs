@@ -14,6 +14,8 @@ use tmem_sys::{Pidfd, Shared, futex};
 use crate::slots::Staged;
 use crate::wire;
 
+/// Looks at the gate before one goes to sleep over it: about as long as a move takes.
+const SPINS: u32 = 1000;
 /// How long a wait for an agent lasts before its life is checked.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -163,19 +165,30 @@ impl Hands {
 
     /// Closes the gate to the agent until the guard is dropped.
     pub(crate) fn gate(&self) -> Gate<'_> {
+        // Relaxed, here and below: a hint.
+        self.comm.gate_wanted.fetch_add(1, Ordering::Relaxed);
+        self.take_gate();
+        self.comm.gate_wanted.fetch_sub(1, Ordering::Relaxed); // as above
+        Gate { gate: &self.comm.gate, epoch: &self.comm.epoch }
+    }
+
+    fn take_gate(&self) {
         let gate = &self.comm.gate;
-        // Acquire, both: pair with the agent's release when it opened the gate; what it moved is in its results.
-        // Relaxed: a failure shows nothing.
-        if gate.compare_exchange(GATE_FREE, GATE_HELD, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            // Whoever waited leaves the gate as waited for, since others may wait too.
-            while gate.swap(GATE_WAITED, Ordering::Acquire) != GATE_FREE {
-                futex::wait(gate, GATE_WAITED, Some(PATIENCE));
-                if self.is_dead() {
-                    break; // nobody moves anything any more
-                }
+        for _ in 0..SPINS {
+            // Acquire: pairs with the release of whoever opened the gate; what it moved is in its results. Relaxed: a
+            // failure shows nothing.
+            if gate.compare_exchange_weak(GATE_FREE, GATE_HELD, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                return;
+            }
+            core::hint::spin_loop();
+        }
+        // Whoever waited leaves the gate as waited for, since others may wait too. Acquire: as above.
+        while gate.swap(GATE_WAITED, Ordering::Acquire) != GATE_FREE {
+            futex::wait(gate, GATE_WAITED, Some(PATIENCE));
+            if self.is_dead() {
+                break; // nobody moves anything any more
             }
         }
-        Gate { gate, epoch: &self.comm.epoch }
     }
 }
 

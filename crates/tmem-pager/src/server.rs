@@ -5,6 +5,13 @@
 //! has not been read, or its cause is not over, it refuses to fill anything (`EAGAIN`), so no fault is answered out
 //! of date.
 //!
+//! # Where servers run
+//! Where the server of a fault runs decides more than all else about how long the fault takes: on the CPU of the
+//! thread that faulted, which is free from then on, it runs at once; another CPU has to be woken first, or is busy. So
+//! there is a server for each CPU, which never leaves it, and a fault wakes them all. The one on the right CPU is the
+//! first to run, for none of them interrupts what runs. Those that come too late again and again *rest* for a
+//! while, the last one excepted, so that the rule is one server awake on each CPU where the program's threads are.
+//!
 //! A fault that cannot be answered now is *parked*: the kernel said `EAGAIN`, or there is no room under the limit.
 //! The server never waits for room itself, since the evictor may need it to read events.
 
@@ -28,8 +35,13 @@ use crate::streams::WINDOW;
 use crate::units::{PAGE, Page};
 use crate::{lock, read};
 
-/// CPUs that an address space has a server on, at most: every one of them is woken by every fault.
+/// CPUs that an address space has a server on, at most.
 const CPUS: usize = 8;
+/// A server rests when it was woken so often in a row for faults that another one took.
+const VAIN: u32 = 32;
+/// How long, and how often it is then woken in vain before it rests again.
+const REST: Duration = Duration::from_millis(20);
+const PROBATION: u32 = 4;
 /// How soon a fault is tried again that the kernel could not let us answer.
 const AGAIN: Duration = Duration::from_micros(50);
 /// How soon a fault that waits for room is tried again, should nobody tell.
@@ -56,6 +68,8 @@ struct Server {
     buffer: Vec<u8>,
     zeros: Vec<u8>,
     parked: Vec<Fault>,
+    /// How often in a row it was woken for nothing.
+    vain: u32,
     /// Wakes this one.
     kick: Arc<OwnedFd>,
 }
@@ -83,11 +97,19 @@ pub(crate) fn start(core: &Arc<Core>, space: &Arc<Space>) {
             buffer: vec![0; WINDOW * PAGE],
             zeros: vec![0; WINDOW * PAGE],
             parked: Vec::new(),
+            vain: 0,
             kick,
         };
         let cpu = cpus.get(at).copied();
+        space.awake.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
         crate::spawn("server", move || server.run(cpu));
     }
+}
+
+/// Waits until one of them is ready, or for so long. Returns whether one is.
+fn poll_until(fds: &mut [PollFd<'_>], time: Option<Duration>) -> bool {
+    let time = time.map(|time| Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) });
+    poll(fds, time.as_ref()).is_ok_and(|ready| ready > 0)
 }
 
 /// What a program keeps from its children.
@@ -107,7 +129,6 @@ impl Server {
         let mut events = Vec::new();
         while !self.space.is_gone() && !self.core.is_stopping() {
             self.wait();
-            events.clear();
             let faults = match self.take_events(&mut events) {
                 Ok(faults) => faults,
                 Err(why) => return self.core.fail_closed(&self.space, why),
@@ -129,18 +150,29 @@ impl Server {
     }
 
     /// Waits for something to do.
-    fn wait(&self) {
+    fn wait(&mut self) {
+        if self.vain >= VAIN && self.parked.is_empty() && self.space.may_rest() {
+            let kicked = poll_until(&mut [PollFd::new(&self.kick, PollFlags::IN)], Some(REST));
+            self.space.awake.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
+            self.vain = VAIN - PROBATION;
+            if kicked {
+                return self.hear_kick();
+            }
+        }
         let time = match self.parked.is_empty() {
             true => None,
             false if self.core.must_wait() => Some(NO_ROOM),
             false => Some(AGAIN),
         };
-        let time = time.map(|time| Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) });
         let mut fds = [PollFd::new(&self.space.faults, PollFlags::IN), PollFd::new(&self.kick, PollFlags::IN)];
-        let _ = poll(&mut fds, time.as_ref());
+        poll_until(&mut fds, time);
         if fds[1].revents().contains(PollFlags::IN) {
-            let _ = rustix::io::read(&self.kick, &mut [0; 8]);
+            self.hear_kick();
         }
+    }
+
+    fn hear_kick(&self) {
+        let _ = rustix::io::read(&self.kick, &mut [0; 8]);
     }
 
     /// Reads what is there and applies it, under the gate; faults are left to be answered.
@@ -153,8 +185,10 @@ impl Server {
             Err(_) => return Err("its page faults cannot be read"),
         }
         if events.is_empty() {
+            self.vain = self.vain.saturating_add(1);
             return Ok(Vec::new());
         }
+        self.vain = 0;
         let share = |slot| lock(&self.core.slots).share(slot);
         let effects = state.apply(hands, core::mem::take(events), share, || withheld(hands));
         let dead = self.core.unname(&effects.dropped);
@@ -218,7 +252,7 @@ impl Server {
         if let Err(why) = self.fetch(slot) {
             return why;
         }
-        let copied = space.faults.copy(fault.page.address(), &self.buffer[..PAGE], Wake::Yes);
+        let copied = space.faults.copy(fault.page.address(), &self.buffer[..PAGE], Wake::No);
         let answer = self.outcome(fault.page, copied.map_err(|partial| partial.errno), false);
         if answer != Answer::Given || state.pages.clear(fault.page).is_none() {
             return answer;
@@ -234,8 +268,10 @@ impl Server {
         }
         let dead = self.core.unname(&dropped);
         drop(state);
+        // Whoever is woken may run in this thread's place at once, so nothing is locked now.
+        let woken = self.wake(fault.page);
         self.core.flush(dead, Freed::Stored);
-        Answer::Given
+        woken
     }
 
     /// The pages after one that was restored, at most `most`, if they are stored too. Whoever waits for one of them

@@ -23,7 +23,7 @@
 //! it for writing, for a moment, between making slots stored and giving their staging memory back.
 
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Instant;
@@ -73,6 +73,8 @@ pub(crate) struct Space {
     pub(crate) reading: RwLock<()>,
     /// Wake its servers. None: it has no servers, for nothing in it was ever registered.
     pub(crate) kicks: Mutex<Vec<Arc<OwnedFd>>>,
+    /// Servers that wait for faults; the others rest.
+    pub(crate) awake: AtomicUsize,
     /// It is over: its servers end.
     gone: AtomicBool,
     /// Pages that are resident, as of the last look; evictions and restores change it in between.
@@ -150,6 +152,7 @@ impl Space {
             state: Mutex::new(state),
             reading: RwLock::new(()),
             kicks: Mutex::default(),
+            awake: AtomicUsize::new(0),
             gone: AtomicBool::new(false),
             resident_pages: AtomicU32::new(0),
             forked: AtomicBool::new(false),
@@ -167,6 +170,13 @@ impl Space {
     pub(crate) fn end(&self) {
         self.gone.store(true, Ordering::Release); // pairs with `is_gone`; publishes nothing else
         self.kick();
+    }
+
+    /// Counts a server that wants to rest as resting, unless nobody would be left.
+    pub(crate) fn may_rest(&self) -> bool {
+        let others = |awake: usize| awake.checked_sub(1).filter(|left| *left > 0);
+        // Relaxed, both: a count, on which nothing else depends.
+        self.awake.fetch_update(Ordering::Relaxed, Ordering::Relaxed, others).is_ok()
     }
 
     /// Wakes its servers.
