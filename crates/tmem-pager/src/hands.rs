@@ -14,8 +14,8 @@ use tmem_sys::{Pidfd, Shared, futex};
 use crate::slots::Staged;
 use crate::wire;
 
-/// Looks at the gate before one goes to sleep over it: about as long as a move takes.
-const SPINS: u32 = 1000;
+/// Looks at the gate before one goes to sleep over it: some 100 microseconds, a few times what a move takes.
+const SPINS: u32 = 6000;
 /// How long a wait for an agent lasts before its life is checked.
 const PATIENCE: Duration = Duration::from_millis(100);
 

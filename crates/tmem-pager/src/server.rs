@@ -177,6 +177,11 @@ impl Server {
 
     /// Reads what is there and applies it, under the gate; faults are left to be answered.
     fn take_events(&mut self, events: &mut Vec<Event>) -> Result<Vec<Fault>, &'static str> {
+        let Ok(_taking) = self.space.taking.try_lock() else {
+            self.vain = self.vain.saturating_add(1);
+            std::thread::yield_now();
+            return Ok(Vec::new()); // somebody else reads all that is there
+        };
         let hands = self.space.hands.get();
         let gate = hands.map(Hands::gate);
         let mut state = lock(&self.space.state);

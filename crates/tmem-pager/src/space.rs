@@ -73,6 +73,8 @@ pub(crate) struct Space {
     pub(crate) reading: RwLock<()>,
     /// Wake its servers. None: it has no servers, for nothing in it was ever registered.
     pub(crate) kicks: Mutex<Vec<Arc<OwnedFd>>>,
+    /// Held while what the userfaultfd tells is read and applied: outermost of all locks, and only ever tried.
+    pub(crate) taking: Mutex<()>,
     /// Servers that wait for faults; the others rest.
     pub(crate) awake: AtomicUsize,
     /// It is over: its servers end.
@@ -152,6 +154,7 @@ impl Space {
             state: Mutex::new(state),
             reading: RwLock::new(()),
             kicks: Mutex::default(),
+            taking: Mutex::default(),
             awake: AtomicUsize::new(0),
             gone: AtomicBool::new(false),
             resident_pages: AtomicU32::new(0),
