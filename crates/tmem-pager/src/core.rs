@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use tmem::{Client, Outcome, Pool, Store};
 use tmem_agent::protocol::PAGE_BYTES;
+use tmem_sys::Turn;
 
 use crate::counters::Counters;
 use crate::options::{OnFull, Options};
 use crate::slots::{Dropped, Freed, Slot, Slots};
 use crate::space::{Program, Space, SpaceId};
-use crate::{lock, read, write};
+use crate::{lock, placement, read, write};
 
 /// The object that holds all slots.
 pub(crate) const OBJECT: u64 = 0;
@@ -43,6 +44,10 @@ pub(crate) struct Core {
     /// The evictor's thread: what it reads of programs' memory is given to it at once.
     pub(crate) evictor: AtomicI32,
     notes: Mutex<Vec<String>>,
+    /// CPUs that the monitor may use.
+    pub(crate) cpus: Vec<u32>,
+    /// How servers share them with others.
+    pub(crate) turn: Turn,
     /// For agents: opens userfaultfds. Absent where the system call does.
     pub(crate) device: Option<OwnedFd>,
 }
@@ -71,6 +76,8 @@ impl Core {
             stopping: AtomicBool::new(false),
             evictor: AtomicI32::new(0),
             notes: Mutex::default(),
+            cpus: tmem_sys::own_cpus().unwrap_or_default(),
+            turn: placement::servers_turn(),
             device,
         }
     }

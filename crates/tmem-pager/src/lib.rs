@@ -8,10 +8,10 @@
 //! | `door` | one | takes programs and agents in, notices their ends |
 //! | `watch` | one | measures what is resident and what room is left; registers memory when it gets short |
 //! | `evictor` | one | moves pages out, by the agents' hands, and enters what they encoded into the store |
-//! | `server` | one for each address space that is registered | applies events, answers faults |
+//! | `server` | one on each CPU, for each address space that is registered | applies events, answers faults |
 //!
 //! Under them lie `space` (what is known of one address space), with `page_table`, `staging`, `intervals`; `slots`
-//! (evicted pages, and who names them); `hands` (commands to an agent, and the gate); `core` (what all share).
+//! (evicted pages, and who names them); `hands` (commands to an agent, and the gate); `placement` (where threads run); `core` (what all share).
 //!
 //! A thread of the monitor that panics takes the whole process with it: agents then stop their programs, which never
 //! see a wrong byte.
@@ -29,6 +29,7 @@ mod intervals;
 mod monitor;
 mod options;
 mod page_table;
+mod placement;
 mod report;
 mod rights;
 mod robust;

@@ -5,19 +5,11 @@
 //! has not been read, or its cause is not over, it refuses to fill anything (`EAGAIN`), so no fault is answered out
 //! of date.
 //!
-//! # Where servers run
-//! Where the server of a fault runs decides more than all else about how long the fault takes: on the CPU of the
-//! thread that faulted, which is free from then on, it runs at once; another CPU has to be woken first, or is busy. So
-//! there is a server for each CPU, which never leaves it, and a fault wakes them all. The one on the right CPU is the
-//! first to run, for none of them interrupts what runs. Those that come too late again and again *rest* for a
-//! while, the last one excepted, so that the rule is one server awake on each CPU where the program's threads are.
-//!
 //! A fault that cannot be answered now is *parked*: the kernel said `EAGAIN`, or there is no room under the limit.
 //! The server never waits for room itself, since the evictor may need it to read events.
 
 use core::ops::Range;
 use core::sync::atomic::Ordering;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,14 +21,13 @@ use tmem_sys::{Event, Userfaultfd, Wake};
 use crate::core::Core;
 use crate::hands::Hands;
 use crate::intervals::Intervals;
+use crate::placement::{self, Seat};
 use crate::slots::{Freed, Place, Slot};
 use crate::space::{Fault, Space, State};
 use crate::streams::WINDOW;
 use crate::units::{PAGE, Page};
 use crate::{lock, read};
 
-/// CPUs that an address space has a server on, at most.
-const CPUS: usize = 8;
 /// A server rests when it was woken so often in a row for faults that another one took.
 const VAIN: u32 = 32;
 /// How long, and how often it is then woken in vain before it rests again.
@@ -70,27 +61,19 @@ struct Server {
     parked: Vec<Fault>,
     /// How often in a row it was woken for nothing.
     vain: u32,
-    /// Wakes this one.
-    kick: Arc<OwnedFd>,
+    seat: Arc<Seat>,
 }
 
 /// Starts the servers of an address space, unless it has them.
 pub(crate) fn start(core: &Arc<Core>, space: &Arc<Space>) {
-    let mut kicks = lock(&space.kicks);
-    if !kicks.is_empty() {
+    let mut seats = lock(&space.seats);
+    if !seats.is_empty() {
         return;
     }
-    let mut cpus = tmem_sys::own_cpus().unwrap_or_default();
-    if cpus.len() > CPUS {
-        cpus.clear();
-    }
-    for at in 0..cpus.len().max(1) {
-        let Ok(kick) = crate::event_fd() else {
-            assert!(at > 0, "out of descriptors: an address space cannot be served");
-            return;
-        };
-        let kick = Arc::new(kick);
-        kicks.push(Arc::clone(&kick));
+    let made = placement::seats(core);
+    *seats = made.unwrap_or_else(|error| panic!("an address space cannot be served ({error})"));
+    for seat in seats.iter() {
+        space.awake.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
         let server = Server {
             core: Arc::clone(core),
             space: Arc::clone(space),
@@ -98,16 +81,14 @@ pub(crate) fn start(core: &Arc<Core>, space: &Arc<Space>) {
             zeros: vec![0; WINDOW * PAGE],
             parked: Vec::new(),
             vain: 0,
-            kick,
+            seat: Arc::clone(seat),
         };
-        let cpu = cpus.get(at).copied();
-        space.awake.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
-        crate::spawn("server", move || server.run(cpu));
+        crate::spawn("server", move || server.run());
     }
 }
 
 /// Waits until one of them is ready, or for so long. Returns whether one is.
-fn poll_until(fds: &mut [PollFd<'_>], time: Option<Duration>) -> bool {
+pub(crate) fn poll_until(fds: &mut [PollFd<'_>], time: Option<Duration>) -> bool {
     let time = time.map(|time| Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) });
     poll(fds, time.as_ref()).is_ok_and(|ready| ready > 0)
 }
@@ -121,20 +102,21 @@ fn withheld(hands: Option<&Hands>) -> Intervals {
 }
 
 impl Server {
-    /// Serves, on that CPU alone.
-    fn run(mut self, cpu: Option<u32>) {
-        // Where a system forbids either, faults are served all the same, later.
-        let _ = tmem_sys::never_interrupt();
-        let _ = cpu.map(tmem_sys::pin_to_cpu);
+    fn run(mut self) {
+        self.seat.take(&self.core);
+        self.space.set_serving(true);
         let mut events = Vec::new();
         while !self.space.is_gone() && !self.core.is_stopping() {
+            self.space.set_serving(false);
             self.wait();
+            self.space.set_serving(true);
             let faults = match self.take_events(&mut events) {
                 Ok(faults) => faults,
                 Err(why) => return self.core.fail_closed(&self.space, why),
             };
             self.parked.extend(faults);
             for fault in core::mem::take(&mut self.parked) {
+                self.space.get_on();
                 match self.answer(fault) {
                     Answer::Given => self.count(fault),
                     Answer::Again => self.parked.push(fault),
@@ -152,7 +134,7 @@ impl Server {
     /// Waits for something to do.
     fn wait(&mut self) {
         if self.vain >= VAIN && self.parked.is_empty() && self.space.may_rest() {
-            let kicked = poll_until(&mut [PollFd::new(&self.kick, PollFlags::IN)], Some(REST));
+            let kicked = poll_until(&mut [PollFd::new(&self.seat.kick, PollFlags::IN)], Some(REST));
             self.space.awake.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
             self.vain = VAIN - PROBATION;
             if kicked {
@@ -164,7 +146,7 @@ impl Server {
             false if self.core.must_wait() => Some(NO_ROOM),
             false => Some(AGAIN),
         };
-        let mut fds = [PollFd::new(&self.space.faults, PollFlags::IN), PollFd::new(&self.kick, PollFlags::IN)];
+        let mut fds = [PollFd::new(&self.space.faults, PollFlags::IN), PollFd::new(&self.seat.kick, PollFlags::IN)];
         poll_until(&mut fds, time);
         if fds[1].revents().contains(PollFlags::IN) {
             self.hear_kick();
@@ -172,7 +154,7 @@ impl Server {
     }
 
     fn hear_kick(&self) {
-        let _ = rustix::io::read(&self.kick, &mut [0; 8]);
+        let _ = rustix::io::read(&self.seat.kick, &mut [0; 8]);
     }
 
     /// Reads what is there and applies it, under the gate; faults are left to be answered.
@@ -194,6 +176,8 @@ impl Server {
             return Ok(Vec::new());
         }
         self.vain = 0;
+        self.seat.took();
+        self.space.get_on();
         let share = |slot| lock(&self.core.slots).share(slot);
         let effects = state.apply(hands, core::mem::take(events), share, || withheld(hands));
         let dead = self.core.unname(&effects.dropped);

@@ -24,7 +24,6 @@
 
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Instant;
 
@@ -36,6 +35,7 @@ use crate::intervals::Intervals;
 use crate::page_table::PageTable;
 use crate::slots::{Slot, Staged};
 use crate::lock;
+use crate::placement::Seat;
 use crate::staging::Staging;
 use crate::streams::Streams;
 use crate::units::{Page, pages_of};
@@ -71,12 +71,15 @@ pub(crate) struct Space {
     pub(crate) state: Mutex<State>,
     /// See the module's head.
     pub(crate) reading: RwLock<()>,
-    /// Wake its servers. None: it has no servers, for nothing in it was ever registered.
-    pub(crate) kicks: Mutex<Vec<Arc<OwnedFd>>>,
+    /// Its servers. None: nothing in it was ever registered.
+    pub(crate) seats: Mutex<Vec<Arc<Seat>>>,
     /// Held while what the userfaultfd tells is read and applied: outermost of all locks, and only ever tried.
     pub(crate) taking: Mutex<()>,
     /// Servers that wait for faults; the others rest.
     pub(crate) awake: AtomicUsize,
+    /// Servers that do something, and how often one of them got on with it.
+    serving: AtomicUsize,
+    progress: AtomicU32,
     /// It is over: its servers end.
     gone: AtomicBool,
     /// Pages that are resident, as of the last look; evictions and restores change it in between.
@@ -153,9 +156,11 @@ impl Space {
             tripwire: AtomicU64::new(0),
             state: Mutex::new(state),
             reading: RwLock::new(()),
-            kicks: Mutex::default(),
+            seats: Mutex::default(),
             taking: Mutex::default(),
             awake: AtomicUsize::new(0),
+            serving: AtomicUsize::new(0),
+            progress: AtomicU32::new(0),
             gone: AtomicBool::new(false),
             resident_pages: AtomicU32::new(0),
             forked: AtomicBool::new(false),
@@ -185,9 +190,32 @@ impl Space {
     /// Wakes its servers.
     pub(crate) fn kick(&self) {
         // One that is just being started is in the list, or sees all that was stored before the lock was taken.
-        for kick in lock(&self.kicks).iter() {
-            let _ = rustix::io::write(kick, &1_u64.to_le_bytes());
+        for seat in lock(&self.seats).iter() {
+            let _ = rustix::io::write(&seat.kick, &1_u64.to_le_bytes());
         }
+    }
+
+    /// A server begins or ends to do something.
+    pub(crate) fn set_serving(&self, begins: bool) {
+        // Relaxed, all: counts, looked at now and then.
+        if begins {
+            self.serving.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.serving.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn is_serving(&self) -> bool {
+        self.serving.load(Ordering::Relaxed) > 0 // as above
+    }
+
+    /// A server got on.
+    pub(crate) fn get_on(&self) {
+        self.progress.fetch_add(1, Ordering::Relaxed); // as above
+    }
+
+    pub(crate) fn progress(&self) -> u32 {
+        self.progress.load(Ordering::Relaxed) // as above
     }
 
     /// Stops the program for good.

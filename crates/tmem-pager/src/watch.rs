@@ -23,6 +23,7 @@ use tmem_sys::{Mapping, MappingKind, Residency, ResidencyOf, Wake};
 
 use crate::core::Core;
 use crate::intervals::Intervals;
+use crate::placement::Placement;
 use crate::space::{Space, SpaceId};
 use crate::units::{Page, pages_of};
 use crate::{lock, server};
@@ -67,6 +68,7 @@ struct Watch {
     refused: u64,
     /// The store's budget.
     budget: u64,
+    placement: Placement,
     mappings: Vec<Mapping>,
     threads: Vec<u32>,
 }
@@ -84,6 +86,7 @@ pub(crate) fn start(core: &Arc<Core>) -> std::io::Result<()> {
         sharing: SHARING,
         refused: 0,
         budget: STORE_BYTES,
+        placement: Placement::new(core),
         mappings: Vec::new(),
         threads: Vec::new(),
     };
@@ -104,6 +107,7 @@ impl Watch {
                 spaces.iter().for_each(|space| self.arm_if_large(space));
                 self.armed = Instant::now();
             }
+            self.placement.look(&self.core, &spaces);
             if self.checked.elapsed() > CHECKING {
                 spaces.iter().for_each(|space| check(&self.core, space));
                 self.checked = Instant::now();
@@ -204,7 +208,7 @@ impl Watch {
     /// See the module's head.
     fn arm(&mut self, space: &Arc<Space>) {
         let (Some(hands), Some(program)) = (space.hands.get(), space.program.get()) else { return };
-        let served = !lock(&space.kicks).is_empty();
+        let served = !lock(&space.seats).is_empty();
         if !served {
             server::start(&self.core, space);
             let tripwire = hands.places.tripwire..hands.places.tripwire + PAGE_BYTES;

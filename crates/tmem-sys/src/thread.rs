@@ -38,25 +38,42 @@ pub fn own_cpus() -> Result<Vec<u32>, Errno> {
     Ok((0..CpuSet::MAX_CPU as u32).filter(|&cpu| set.is_set(cpu as usize)).collect())
 }
 
-/// Lets the calling thread run on `cpu` alone.
+/// Lets a thread, ours or another process's, run on these CPUs alone; 0 is the calling one.
 ///
 /// # Errors
-/// `INVAL`: no such CPU, or it is not ours.
-pub fn pin_to_cpu(cpu: u32) -> Result<(), Errno> {
-    let cpu = usize::try_from(cpu).ok().filter(|&cpu| cpu < CpuSet::MAX_CPU).ok_or(Errno::INVAL)?;
+/// `INVAL`: none of them is there for it. `SRCH`: no such thread. `PERM`: another user's.
+pub fn run_on(tid: u32, cpus: &[u32]) -> Result<(), Errno> {
     let mut set = CpuSet::new();
-    set.set(cpu);
-    sched_setaffinity(None, &set)
+    for cpu in cpus.iter().filter_map(|&cpu| usize::try_from(cpu).ok()).filter(|&cpu| cpu < CpuSet::MAX_CPU) {
+        set.set(cpu);
+    }
+    sched_setaffinity(rustix::process::Pid::from_raw(raw_pid(tid)?), &set)
 }
 
-/// From now on the calling thread, when it wakes, never interrupts one that runs; it has its fair share of the CPU
-/// nevertheless (`SCHED_BATCH`).
+/// How a thread shares its CPU with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// As most do (`SCHED_OTHER`).
+    Fair,
+    /// As fair, but it interrupts nobody when it wakes (`SCHED_BATCH`).
+    Patient,
+    /// When nobody else wants to run (`SCHED_IDLE`). To the kernel a CPU with such threads alone is idle: it lets
+    /// threads that wake there stay there.
+    Last,
+}
+
+/// Sets how a thread of this process shares its CPU; 0 is the calling one.
 ///
 /// # Errors
-/// `PERM`: a rule of the system forbids it.
-pub fn never_interrupt() -> Result<(), Errno> {
+/// `PERM`: no right (`CAP_SYS_NICE`, or `RLIMIT_NICE`) to leave [`Turn::Last`]. `SRCH`: no such thread.
+pub fn take_turns(tid: u32, turn: Turn) -> Result<(), Errno> {
+    let policy = match turn {
+        Turn::Fair => libc::SCHED_OTHER,
+        Turn::Patient => libc::SCHED_BATCH,
+        Turn::Last => libc::SCHED_IDLE,
+    };
     let none = libc::sched_param { sched_priority: 0 };
     // SAFETY: the kernel reads one sched_param, which is ours.
-    let failed = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const none) };
+    let failed = unsafe { libc::sched_setscheduler(raw_pid(tid)?, policy, &raw const none) };
     if failed == 0 { Ok(()) } else { Err(last_errno()) }
 }
