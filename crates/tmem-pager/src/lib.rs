@@ -81,6 +81,15 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) {
     }
 }
 
+/// How much the store's cleaner steps back: nobody waits for it, as a rule, and it works for milliseconds on end,
+/// which an agent that is interrupted in the middle of a move, and with it whoever faults, would wait for.
+const STEP_BACK: i32 = 10;
+
+/// The calling thread, and those that it starts, step back.
+fn step_back() {
+    let _ = rustix::process::nice(STEP_BACK); // refused by nobody: everyone may
+}
+
 /// A counter that can be polled: wakes a server.
 fn event_fd() -> rustix::io::Result<OwnedFd> {
     rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK)

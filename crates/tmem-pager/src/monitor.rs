@@ -38,7 +38,14 @@ impl Monitor {
     /// [`MonitorError`].
     pub fn start(options: &Options, listener: OwnedFd) -> Result<Self, MonitorError> {
         let budget = usize::try_from(options.limit_bytes.max(STORE_BYTES)).unwrap_or(usize::MAX);
-        let store = Store::new(StoreOptions::with_budget(budget))?;
+        // The store's cleaner starts with it.
+        let store = std::thread::scope(|scope| {
+            let maker = scope.spawn(|| {
+                crate::step_back();
+                Store::new(StoreOptions::with_budget(budget))
+            });
+            maker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?;
         // It may take what its live blocks need, and no more: the watch raises this as they grow.
         store.set_budget(usize::try_from(STORE_BYTES).unwrap_or(usize::MAX))?;
         let client = store.client(ClientOptions::named("tmem run"));

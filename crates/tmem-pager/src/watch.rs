@@ -39,9 +39,11 @@ const STACK_TOP: (u64, u64) = (16 << 10, 8 << 10);
 const FASTEST: i64 = 2 << 20;
 /// The store's budget at first.
 pub(crate) const STORE_BYTES: u64 = 16 << 20;
-/// How often address spaces are armed anew while room is short: what was mapped since is not.
+/// How often address spaces are armed anew while room is short: what was mapped since is not. If an address space
+/// has another size than before; and if it has not.
 const ARMING: Duration = Duration::from_millis(4);
-/// How often it is asked whether a program has become another one.
+const ARMING_AGAIN: Duration = Duration::from_millis(40);
+/// How often it is asked what changes slowly, and whether a program has become another one.
 const CHECKING: Duration = Duration::from_millis(20);
 /// Shares of memory that processes have in common are worked out so often at most, and no longer than a tenth of the
 /// time.
@@ -50,7 +52,12 @@ const SHARING: Duration = Duration::from_millis(10);
 /// What the watch remembers of an address space.
 struct Seen {
     residency: ResidencyOf,
+    /// All that the kernel tells, as of when it was last asked.
+    last: Residency,
     anonymous: u64,
+    mapped: u64,
+    /// When it was last armed, and how much was mapped then.
+    armed: Option<(Instant, u64)>,
     /// Its anonymous memory and its share of it, when last worked out.
     share: Option<(u64, u64)>,
 }
@@ -98,7 +105,8 @@ impl Watch {
     fn run(mut self) {
         while !self.core.is_stopping() {
             let spaces = self.core.spaces();
-            self.look(&spaces);
+            let all = self.checked.elapsed() > CHECKING;
+            self.look(&spaces, all);
             let room = self.core.room();
             if room < self.core.low_room() {
                 self.core.hunger();
@@ -108,7 +116,7 @@ impl Watch {
                 self.armed = Instant::now();
             }
             self.placement.look(&self.core, &spaces);
-            if self.checked.elapsed() > CHECKING {
+            if all {
                 spaces.iter().for_each(|space| check(&self.core, space));
                 self.checked = Instant::now();
             }
@@ -117,8 +125,8 @@ impl Watch {
         }
     }
 
-    /// Adds everything up.
-    fn look(&mut self, spaces: &[Arc<Space>]) {
+    /// Adds everything up. Unless `all` is to be looked at, what changes slowly is as it was.
+    fn look(&mut self, spaces: &[Arc<Space>], all: bool) {
         self.seen.retain(|id, _| spaces.iter().any(|space| space.id == *id));
         let mut most = Residency::default();
         for space in spaces {
@@ -127,21 +135,23 @@ impl Watch {
                 std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
                 std::collections::btree_map::Entry::Vacant(entry) => {
                     let Ok(residency) = ResidencyOf::open(hands.pid) else { continue };
-                    entry.insert(Seen { residency, anonymous: 0, share: None })
+                    entry.insert(Seen { residency, last: Residency::default(), anonymous: 0, mapped: 0, armed: None, share: None })
                 }
             };
-            let now = seen.residency.read().unwrap_or_default();
-            seen.anonymous = now.anonymous;
-            most.file = now.file.max(most.file);
-            most.shared += now.shared;
-            most.locked = now.locked.max(most.locked);
-            most.hugetlb = now.hugetlb.max(most.hugetlb);
-            let pages = u32::try_from(now.anonymous / PAGE_BYTES).unwrap_or(u32::MAX);
+            if all {
+                seen.last = seen.residency.read().unwrap_or_default();
+            }
+            (seen.mapped, seen.anonymous) = seen.residency.mapped_and_anonymous().unwrap_or_default();
+            most.file = seen.last.file.max(most.file);
+            most.shared += seen.last.shared;
+            most.locked = seen.last.locked.max(most.locked);
+            most.hugetlb = seen.last.hugetlb.max(most.hugetlb);
+            let pages = u32::try_from(seen.anonymous / PAGE_BYTES).unwrap_or(u32::MAX);
             space.resident_pages.store(pages, Ordering::Relaxed); // Relaxed: an estimate
         }
         self.work_out_shares(spaces);
         let programs: u64 = self.seen.values().map(Seen::given).sum();
-        let own = self.own.read().unwrap_or_default().anonymous;
+        let (_, own) = self.own.mapped_and_anonymous().unwrap_or_default();
         self.fit_store();
         let resident = programs + most.file;
         let store_used = self.core.store.used_bytes() as u64 + own;
@@ -199,8 +209,10 @@ impl Watch {
     }
 
     fn arm_if_large(&mut self, space: &Arc<Space>) {
-        let large = self.seen.get(&space.id).is_some_and(|seen| seen.anonymous >= SMALL_BYTES);
-        if large && !space.is_gone() {
+        let Some(seen) = self.seen.get_mut(&space.id).filter(|seen| seen.anonymous >= SMALL_BYTES) else { return };
+        let same = |(when, mapped): (Instant, u64)| mapped == seen.mapped && when.elapsed() < ARMING_AGAIN;
+        if !space.is_gone() && !seen.armed.is_some_and(same) {
+            seen.armed = Some((Instant::now(), seen.mapped));
             self.arm(space);
         }
     }

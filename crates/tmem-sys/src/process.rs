@@ -91,19 +91,21 @@ impl ResidencyOf {
         })
     }
 
-    /// The anonymous part alone, in 1.3 µs.
+    /// The size of the address space, and the anonymous part of what is resident, in bytes and in 1.3 µs.
     ///
     /// # Errors
     /// When the process is gone (`ESRCH`). One that waits for its parent has none.
-    pub fn anonymous(&self) -> io::Result<u64> {
+    pub fn mapped_and_anonymous(&self) -> io::Result<(u64, u64)> {
         let mut text = [0; 256];
         let len = self.statm.read_at(&mut text, 0)?;
         // Pages: size, resident, and the part of those that is of files or shared.
-        let mut fields = text[..len].split(|&byte| byte == b' ').skip(1).map(number);
-        let (Some(Some(resident)), Some(Some(backed))) = (fields.next(), fields.next()) else {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "no resident, shared in /proc/PID/statm"));
+        let mut fields = text[..len].split(|&byte| byte == b' ').map(number);
+        let mut next = || fields.next().flatten();
+        let (Some(size), Some(resident), Some(backed)) = (next(), next(), next()) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "no size, resident, shared in /proc/PID/statm"));
         };
-        Ok(resident.saturating_sub(backed) * crate::PAGE_BYTES as u64)
+        let bytes = |pages: u64| pages * crate::PAGE_BYTES as u64;
+        Ok((bytes(size), bytes(resident.saturating_sub(backed))))
     }
 }
 
