@@ -6,15 +6,17 @@
 //! - The one on the right CPU is the first to run.
 //! - Servers run [last](Turn::Last): they interrupt nobody, and the kernel takes a CPU where only a server runs for
 //!   idle, so that the thread that it wakes stays there instead of moving to where no server is awake.
-//! - Those that come too late again and again *rest* for a while (`server`).
-//! - What works for long at a time, the agents and the monitor's other threads, is kept off the CPUs where servers find
-//!   faults, as long as there are others.
+//! - Those that come too late again and again *rest* (`server`): to wake an idle CPU for nothing costs the thread that
+//!   faults as much as the fault. Now and then a server asks where a fault happened, and calls the one that rests there.
+//!
+//! To keep the agents and the monitor's other threads off the CPUs where faults happen was tried too: it gains a tenth for
+//! a thread that faults at random, and loses as much where a program waits for room, and its CPU is free.
 //!
 //! A server that runs last may starve, since somebody else's program wants its CPU, and with what it has locked. So the
 //! watch looks whether faults wait and no server gets on, and if so has them run as everybody does for a second.
 
-use core::sync::atomic::{AtomicU32, Ordering};
-use std::collections::{BTreeMap, BTreeSet};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,12 +31,6 @@ use crate::space::{Space, SpaceId};
 
 /// More CPUs than this are not given a server each: a fault would wake too many.
 const MOST_CPUS: usize = 8;
-/// How often it is asked which CPUs have faults.
-const PLACING: Duration = Duration::from_millis(20);
-/// Fewer faults in that time say nothing.
-const FEW: u32 = 20;
-/// A CPU with a smaller part of the faults than this is not one of those where they happen.
-const PART: u32 = 8;
 /// How long servers that starved run as everybody does.
 const HURRY: Duration = Duration::from_secs(1);
 
@@ -44,16 +40,37 @@ pub(crate) struct Seat {
     /// Wakes it.
     pub(crate) kick: OwnedFd,
     /// The CPU that it keeps to, if it does.
-    cpu: Option<u32>,
+    pub(crate) cpu: Option<u32>,
+    /// It is the one that does not begin with a rest.
+    pub(crate) is_first: bool,
+    /// Its server rests, and nobody has called it.
+    rests: AtomicBool,
     /// Its thread; 0: it has not started yet.
     thread: AtomicU32,
-    /// Faults that it took, since last asked.
-    took: AtomicU32,
 }
 
 impl Seat {
-    fn new(cpu: Option<u32>) -> rustix::io::Result<Self> {
-        Ok(Self { kick: crate::event_fd()?, cpu, thread: AtomicU32::new(0), took: AtomicU32::new(0) })
+    fn new(cpu: Option<u32>, is_first: bool) -> rustix::io::Result<Self> {
+        let kick = crate::event_fd()?;
+        let rests = AtomicBool::new(false);
+        Ok(Self { kick, cpu, is_first, rests, thread: AtomicU32::new(0) })
+    }
+
+    /// Calls its server, should it rest.
+    pub(crate) fn call(&self) {
+        // Relaxed, all: the kick comes after it, and is kept until the server hears it.
+        if self.rests.swap(false, Ordering::Relaxed) {
+            let _ = rustix::io::write(&self.kick, &1_u64.to_le_bytes());
+        }
+    }
+
+    /// Its server rests until it is called.
+    pub(crate) fn set_rests(&self) {
+        self.rests.store(true, Ordering::Relaxed); // as above
+    }
+
+    pub(crate) fn rests(&self) -> bool {
+        self.rests.load(Ordering::Relaxed) // as above
     }
 
     /// The calling thread is the server: it goes to its place.
@@ -66,11 +83,6 @@ impl Seat {
         self.thread.store(own, Ordering::Relaxed); // Relaxed, all here: numbers that stand alone
     }
 
-    /// Its server took faults.
-    pub(crate) fn took(&self) {
-        self.took.fetch_add(1, Ordering::Relaxed); // as above
-    }
-
     fn thread(&self) -> Option<u32> {
         Some(self.thread.load(Ordering::Relaxed)).filter(|thread| *thread != 0) // as above
     }
@@ -79,9 +91,10 @@ impl Seat {
 /// Seats for the servers of an address space.
 pub(crate) fn seats(core: &Core) -> rustix::io::Result<Vec<Arc<Seat>>> {
     if core.cpus.len() > MOST_CPUS {
-        return Ok(vec![Arc::new(Seat::new(None)?)]);
+        return Ok(vec![Arc::new(Seat::new(None, true)?)]);
     }
-    core.cpus.iter().map(|cpu| Seat::new(Some(*cpu)).map(Arc::new)).collect()
+    let seat = |(at, cpu): (usize, &u32)| Seat::new(Some(*cpu), at == 0).map(Arc::new);
+    core.cpus.iter().enumerate().map(seat).collect()
 }
 
 /// How servers share their CPUs: last, if we may take that back.
@@ -93,39 +106,21 @@ pub(crate) fn servers_turn() -> Turn {
     if trial.join().unwrap_or(false) { Turn::Last } else { Turn::Patient }
 }
 
-/// What the watch remembers about all this.
-#[derive(Debug)]
+/// What the watch remembers of starving servers.
+#[derive(Debug, Default)]
 pub(crate) struct Placement {
-    placed: Instant,
-    /// Where whatever is no server runs, and what was told so.
-    others: Vec<u32>,
-    told: BTreeSet<u32>,
     /// Address spaces in which somebody waited at the last look, and how far their servers were.
     waited: BTreeMap<SpaceId, u32>,
     hurried: BTreeMap<SpaceId, Instant>,
 }
 
 impl Placement {
-    pub(crate) fn new(core: &Core) -> Self {
-        Self {
-            placed: Instant::now(),
-            others: core.cpus.clone(),
-            told: BTreeSet::new(),
-            waited: BTreeMap::new(),
-            hurried: BTreeMap::new(),
-        }
-    }
-
     /// To be called every millisecond or so while there are faults.
     pub(crate) fn look(&mut self, core: &Core, spaces: &[Arc<Space>]) {
         if core.turn == Turn::Last {
             spaces.iter().for_each(|space| self.help(core, space));
             self.waited.retain(|id, _| spaces.iter().any(|space| space.id == *id));
             self.hurried.retain(|id, _| spaces.iter().any(|space| space.id == *id));
-        }
-        if self.placed.elapsed() > PLACING {
-            self.place(core, spaces);
-            self.placed = Instant::now();
         }
     }
 
@@ -144,39 +139,6 @@ impl Placement {
         if self.waited.insert(space.id, progress) == Some(progress) && !self.hurried.contains_key(&space.id) {
             self.hurried.insert(space.id, Instant::now());
             turn(space, Turn::Fair);
-        }
-    }
-
-    /// Keeps whatever is no server off the CPUs that have faults.
-    fn place(&mut self, core: &Core, spaces: &[Arc<Space>]) {
-        let seats: Vec<Arc<Seat>> = spaces.iter().flat_map(|space| lock(&space.seats).clone()).collect();
-        let mut took: BTreeMap<u32, u32> = BTreeMap::new();
-        for seat in &seats {
-            let count = seat.took.swap(0, Ordering::Relaxed); // Relaxed: as above
-            *took.entry(seat.cpu.unwrap_or(u32::MAX)).or_default() += count;
-        }
-        let all: u32 = took.values().sum();
-        if all < FEW {
-            return;
-        }
-        let has_faults = |cpu: &u32| took.get(cpu).is_some_and(|count| *count > all / PART);
-        let mut others: Vec<u32> = core.cpus.iter().copied().filter(|cpu| !has_faults(cpu)).collect();
-        if others.is_empty() {
-            others.clone_from(&core.cpus);
-        }
-        if others != self.others {
-            self.others = others;
-            self.told.clear();
-        }
-        let mut threads = Vec::new();
-        let _ = tmem_sys::threads(std::process::id(), &mut threads);
-        threads.retain(|thread| seats.iter().all(|seat| seat.thread() != Some(*thread)));
-        threads.extend(spaces.iter().filter_map(|space| space.hands.get()).map(|hands| hands.pid));
-        for thread in threads {
-            if self.told.insert(thread) {
-                // One that has gone is no loss.
-                let _ = tmem_sys::run_on(thread, &self.others);
-            }
         }
     }
 }

@@ -10,13 +10,15 @@
 
 use core::ops::Range;
 use core::sync::atomic::Ordering;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use tmem_agent::protocol::PAGE_BYTES;
-use tmem_sys::{Event, Userfaultfd, Wake};
+use tmem_sys::{CpuOf, Event, Userfaultfd, Wake};
 
 use crate::core::Core;
 use crate::hands::Hands;
@@ -28,11 +30,12 @@ use crate::streams::WINDOW;
 use crate::units::{PAGE, Page};
 use crate::{lock, read};
 
-/// A server rests when it was woken so often in a row for faults that another one took.
-const VAIN: u32 = 32;
-/// How long, and how often it is then woken in vain before it rests again.
-const REST: Duration = Duration::from_millis(20);
-const PROBATION: u32 = 4;
+/// A server rests when it was woken so often for faults that another one took; one that it takes itself makes up for
+/// some.
+const VAIN: u32 = 16;
+const WORTH: u32 = 4;
+/// Of so many faults, one is asked where it happened.
+const ASKED: u32 = 32;
 /// How soon a fault is tried again that the kernel could not let us answer.
 const AGAIN: Duration = Duration::from_micros(50);
 /// How soon a fault that waits for room is tried again, should nobody tell.
@@ -59,8 +62,11 @@ struct Server {
     buffer: Vec<u8>,
     zeros: Vec<u8>,
     parked: Vec<Fault>,
-    /// How often in a row it was woken for nothing.
+    /// How often it was woken for nothing, as [`VAIN`] counts.
     vain: u32,
+    /// Faults until one is asked where it happened, and what tells it, by thread.
+    unasked: u32,
+    cpus: HashMap<u32, CpuOf>,
     seat: Arc<Seat>,
 }
 
@@ -73,7 +79,6 @@ pub(crate) fn start(core: &Arc<Core>, space: &Arc<Space>) {
     let made = placement::seats(core);
     *seats = made.unwrap_or_else(|error| panic!("an address space cannot be served ({error})"));
     for seat in seats.iter() {
-        space.awake.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
         let server = Server {
             core: Arc::clone(core),
             space: Arc::clone(space),
@@ -81,6 +86,8 @@ pub(crate) fn start(core: &Arc<Core>, space: &Arc<Space>) {
             zeros: vec![0; WINDOW * PAGE],
             parked: Vec::new(),
             vain: 0,
+            unasked: 0,
+            cpus: HashMap::new(),
             seat: Arc::clone(seat),
         };
         crate::spawn("server", move || server.run());
@@ -104,6 +111,9 @@ fn withheld(hands: Option<&Hands>) -> Intervals {
 impl Server {
     fn run(mut self) {
         self.seat.take(&self.core);
+        if !self.seat.is_first {
+            self.rest();
+        }
         self.space.set_serving(true);
         let mut events = Vec::new();
         while !self.space.is_gone() && !self.core.is_stopping() {
@@ -118,7 +128,10 @@ impl Server {
             for fault in core::mem::take(&mut self.parked) {
                 self.space.get_on();
                 match self.answer(fault) {
-                    Answer::Given => self.count(fault),
+                    Answer::Given => {
+                        self.count(fault);
+                        self.follow(fault.thread);
+                    }
                     Answer::Again => self.parked.push(fault),
                     Answer::Full => {
                         self.parked.push(fault);
@@ -134,12 +147,7 @@ impl Server {
     /// Waits for something to do.
     fn wait(&mut self) {
         if self.vain >= VAIN && self.parked.is_empty() && self.space.may_rest() {
-            let kicked = poll_until(&mut [PollFd::new(&self.seat.kick, PollFlags::IN)], Some(REST));
-            self.space.awake.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
-            self.vain = VAIN - PROBATION;
-            if kicked {
-                return self.hear_kick();
-            }
+            self.rest();
         }
         let time = match self.parked.is_empty() {
             true => None,
@@ -150,6 +158,40 @@ impl Server {
         poll_until(&mut fds, time);
         if fds[1].revents().contains(PollFlags::IN) {
             self.hear_kick();
+        }
+    }
+
+    /// Rests until somebody calls.
+    fn rest(&mut self) {
+        self.seat.set_rests();
+        while self.seat.rests() && !self.space.is_gone() && !self.core.is_stopping() {
+            poll_until(&mut [PollFd::new(&self.seat.kick, PollFlags::IN)], None);
+            self.hear_kick();
+        }
+        self.space.awake.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
+        self.vain = 0;
+    }
+
+    /// Asks now and then where a fault happened, and calls the server there, if it rests.
+    fn follow(&mut self, thread: u32) {
+        self.unasked = (self.unasked + 1) % ASKED;
+        if self.unasked != 1 {
+            return;
+        }
+        if self.cpus.len() > 256 {
+            self.cpus.clear(); // threads come and go
+        }
+        let entry = self.cpus.entry(thread);
+        let cpu_of = match entry {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => match CpuOf::open(thread) {
+                Ok(cpu_of) => entry.insert(cpu_of),
+                Err(_) => return, // it has gone
+            },
+        };
+        match cpu_of.read() {
+            Ok(cpu) => self.space.call_server(cpu),
+            Err(_) => _ = self.cpus.remove(&thread),
         }
     }
 
@@ -175,8 +217,7 @@ impl Server {
             self.vain = self.vain.saturating_add(1);
             return Ok(Vec::new());
         }
-        self.vain = 0;
-        self.seat.took();
+        self.vain = self.vain.saturating_sub(WORTH);
         self.space.get_on();
         let share = |slot| lock(&self.core.slots).share(slot);
         let effects = state.apply(hands, core::mem::take(events), share, || withheld(hands));

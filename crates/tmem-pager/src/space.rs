@@ -75,7 +75,7 @@ pub(crate) struct Space {
     pub(crate) seats: Mutex<Vec<Arc<Seat>>>,
     /// Held while what the userfaultfd tells is read and applied: outermost of all locks, and only ever tried.
     pub(crate) taking: Mutex<()>,
-    /// Servers that wait for faults; the others rest.
+    /// Servers that wait for faults: one at first. The others rest.
     pub(crate) awake: AtomicUsize,
     /// Servers that do something, and how often one of them got on with it.
     serving: AtomicUsize,
@@ -158,7 +158,7 @@ impl Space {
             reading: RwLock::new(()),
             seats: Mutex::default(),
             taking: Mutex::default(),
-            awake: AtomicUsize::new(0),
+            awake: AtomicUsize::new(1),
             serving: AtomicUsize::new(0),
             progress: AtomicU32::new(0),
             gone: AtomicBool::new(false),
@@ -185,6 +185,11 @@ impl Space {
         let others = |awake: usize| awake.checked_sub(1).filter(|left| *left > 0);
         // Relaxed, both: a count, on which nothing else depends.
         self.awake.fetch_update(Ordering::Relaxed, Ordering::Relaxed, others).is_ok()
+    }
+
+    /// Calls the server of a CPU, if it rests.
+    pub(crate) fn call_server(&self, cpu: u32) {
+        lock(&self.seats).iter().filter(|seat| seat.cpu == Some(cpu)).for_each(|seat| seat.call());
     }
 
     /// Wakes its servers.

@@ -93,7 +93,7 @@ pub(crate) fn start(core: &Arc<Core>) -> std::io::Result<()> {
         sharing: SHARING,
         refused: 0,
         budget: STORE_BYTES,
-        placement: Placement::new(core),
+        placement: Placement::default(),
         mappings: Vec::new(),
         threads: Vec::new(),
     };

@@ -38,7 +38,7 @@ pub use reservation::{Pages, Reservation};
 pub use rustix::io::Errno;
 pub use rustix::process::Signal;
 pub use shared::{Shared, SharedMemory};
-pub use thread::{Turn, own_cpus, robust_list_head, run_on, take_turns, threads};
+pub use thread::{CpuOf, Turn, own_cpus, robust_list_head, run_on, take_turns, threads};
 pub use uffd::{Event, Features, Partial, Userfaultfd, Wake};
 
 /// Bytes of a cache line.
