@@ -200,14 +200,19 @@ impl Hands {
         let page = |at: usize| command.pages[at].load(Ordering::Relaxed); // Relaxed: `submitted` published them
         let mut at = 0;
         while at < count {
-            let mut end = at + 1;
-            while end < count && end - at < MOVE_PAGES && page(end) == page(at) + (end - at) as u64 * PAGE_BYTES {
-                end += 1;
-            }
             let gate = self.gate();
             if self.has_changed(command) {
                 mark(command, at..count, CANCELLED);
                 return;
+            }
+            if page(at) == 0 {
+                mark(command, at..at + 1, CANCELLED);
+                at += 1;
+                continue;
+            }
+            let mut end = at + 1;
+            while end < count && end - at < MOVE_PAGES && page(end) == page(at) + (end - at) as u64 * PAGE_BYTES {
+                end += 1;
             }
             // Pages of one mapping go in one piece. Where a mapping ends is not known here: pieces get smaller until
             // they fit.

@@ -31,8 +31,9 @@
 //! by the userfaultfd, and reading one lets the program go on. So both are done under the gate: the agent holds it
 //! over each MOVE
 //! and first compares `epoch` with that of its command; the monitor holds it while it reads and applies events, and
-//! raises
-//! `epoch` if any of them changed the address space. What an agent does not move for that reason is [`CANCELLED`].
+//! takes the
+//! pages that they are about out of the command, by storing 0 for their addresses, or raises
+//! `epoch` if they are about more. What an agent does not move for that reason is [`CANCELLED`].
 //! The page count moved so far (`progress`) and `results` are written before the gate is let go: whoever holds it
 //! knows where each page is. The agent holds the gate for one MOVE at a time, and lets the monitor in between: a fault
 //! may be waiting.
@@ -123,7 +124,7 @@ pub const GATE_HELD: u32 = 1;
 /// Somebody holds the gate, and somebody sleeps on it.
 pub const GATE_WAITED: u32 = 2;
 
-/// Moves each page `pages[i]` (an address) to `args[0] + i * PAGE_BYTES`, which is empty. `results[i]` is [`MOVED`],
+/// Moves each page `pages[i]` (an address, or 0: not any more) to `args[0] + i * PAGE_BYTES`, which is empty. `results[i]` is [`MOVED`],
 /// or why not.
 pub const MOVE_OUT: u32 = 1;
 /// Moves `args[2]` bytes from `args[1]` to `args[0]` in one piece: whole huge pages, or pages back to where they were.

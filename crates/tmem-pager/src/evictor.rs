@@ -6,14 +6,20 @@
 //! (second chance), and what is touched while it waits in staging goes straight back (the sample of what is hot:
 //! nothing else here knows).
 //!
+//! # In line
+//! An agent has two commands at a time, so that it goes from one to the next at once: while it encodes, the next pages
+//! are chosen; while it moves those, what was encoded is entered. The commands of the address space whose turn it is
+//! stand in [`Line`], in the order in which they were given, and are dealt with in that order.
+//!
 //! If a whole round over everything frees nothing and the limit is passed, the limit cannot hold: [`crate::full`].
 
 use core::ops::Range;
 use core::sync::atomic::Ordering;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tmem::{Content, LentBlock, Loan, Outcome, Room};
+use tmem::{Content, LentBlock, Loan, Room};
 use tmem_agent::protocol::{
     BUSY, CANCELLED, ENCODE, FILLED, FREE, GONE, HUGE_BYTES, MOVE_OUT, MOVE_RANGE, PAGE_BYTES, TOUCH, decoded,
 };
@@ -21,7 +27,7 @@ use tmem_sys::PageRun;
 
 use crate::core::{Core, OBJECT};
 use crate::full;
-use crate::hands::{AgentDied, Hands, Order};
+use crate::hands::{AgentDied, Hands, Order, Ticket};
 use crate::robust;
 use crate::slots::{Dropped, Freed, Slot, Staged};
 use crate::space::{Flight, FlightKind, Space, State};
@@ -36,6 +42,10 @@ const HOPELESS: Duration = Duration::from_secs(3);
 const DESPERATE: Duration = Duration::from_millis(10);
 /// As many at a time.
 const COPIES: usize = 128;
+/// Commands that an agent can have.
+const MOST_GIVEN: usize = 2;
+/// Turns of an address space in a row, so that its agent is kept at work.
+const TURNS: u32 = 64;
 /// Room in a segment that an order to encode starts with, at least.
 const LEAST_ROOM: usize = 256 << 10;
 /// Addresses that one look for candidates goes over.
@@ -62,9 +72,28 @@ enum Chosen {
     Chunk(u64),
 }
 
+/// A command that an agent was given, and what is to be done when it is done.
+enum Given {
+    /// Pages move out: [`State::flight`].
+    Move,
+    /// Pages are encoded, into the room of the loan.
+    Encode(Ticket, Vec<(Staged, Slot)>),
+    /// The memory of a staging slot is given back.
+    Free(Ticket, Staged),
+}
+
+/// The commands of one address space that were not dealt with yet.
+struct Line {
+    space: Arc<Space>,
+    given: VecDeque<Given>,
+    /// Turns that it may still have before others.
+    turns: u32,
+}
+
 struct Evictor {
     core: Arc<Core>,
     loan: Loan,
+    line: Option<Line>,
     runs: Vec<PageRun>,
     /// Since when nothing could be taken.
     barren: Option<Instant>,
@@ -79,6 +108,7 @@ pub(crate) fn start(core: &Arc<Core>) {
     let evictor = Evictor {
         core: Arc::clone(core),
         loan,
+        line: None,
         runs: Vec::new(),
         barren: None,
         desperate: false,
@@ -91,11 +121,15 @@ impl Evictor {
     fn run(mut self) {
         self.core.evictor.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed); // Relaxed: a number
         while !self.core.is_stopping() {
-            self.retire();
+            if self.core.spaces().iter().any(|space| space.is_gone()) {
+                self.settle();
+                self.retire();
+            }
             if self.core.room() >= self.core.low_room() {
                 self.full.recovered(&self.core);
                 self.barren = None;
                 self.desperate = false;
+                self.settle();
                 self.core.sleep(NAP);
                 continue;
             }
@@ -107,6 +141,7 @@ impl Evictor {
                     if since.elapsed() > HOPELESS && self.core.must_wait() {
                         self.full.happened(&self.core);
                     }
+                    self.settle();
                     // What could be taken changes with time only: pins end, children exit, pages settle.
                     self.core.sleep(Duration::from_millis(2));
                 }
@@ -119,65 +154,125 @@ impl Evictor {
         let mut spaces = self.core.spaces();
         spaces.retain(|space| space.hands.get().is_some() && !space.is_gone() && is_worth_it(space));
         spaces.sort_by_cached_key(|space| {
+            let stays = self.line.as_ref().is_some_and(|line| line.turns > 0 && line.space.id == space.id);
             let taken = u64::from(space.taken.load(Ordering::Relaxed)); // Relaxed: this thread's own
             let resident = u64::from(space.resident_pages.load(Ordering::Relaxed)); // Relaxed: an estimate
-            taken * 4096 / resident.max(1)
+            (!stays, taken * 4096 / resident.max(1))
         });
         let mut turn = Turn::Nothing;
         for space in spaces {
+            if self.line.as_ref().is_none_or(|line| line.space.id != space.id) {
+                self.settle();
+                self.line = Some(Line { space: Arc::clone(&space), given: VecDeque::new(), turns: TURNS });
+            }
             match self.turn_of(&space) {
                 Ok(Turn::Progress) => return Turn::Progress,
                 Ok(Turn::Full) => turn = Turn::Full,
                 Ok(Turn::Nothing) => {}
-                Err(AgentDied) => self.core.agent_died(&space),
+                Err(AgentDied) => self.give_up(&space),
             }
         }
         turn
     }
 
+    /// Gives the agent one more command, or deals with the oldest.
     fn turn_of(&mut self, space: &Arc<Space>) -> Result<Turn, AgentDied> {
         let Some(hands) = space.hands.get() else { return Ok(Turn::Nothing) };
-        if self.give_back(space, hands)? {
-            return Ok(Turn::Progress);
+        let Some(line) = &mut self.line else { return Ok(Turn::Nothing) };
+        line.turns = line.turns.saturating_sub(1);
+        if line.given.len() == MOST_GIVEN {
+            return self.deal_with_oldest();
         }
+        let encodes = line.given.iter().any(|given| matches!(given, Given::Encode(..)));
+        let frees = line.given.iter().any(|given| matches!(given, Given::Free(..)));
         let quarantine = usize::try_from(self.core.limit() / PAGE_BYTES / 64).unwrap_or(0).min(CHUNK_PAGES * 8);
-        let (waiting, room) = {
+        let (waiting, moving, room, garbage) = {
             let mut state = lock(&space.state);
-            (state.staging.waiting(), state.staging.room().is_some())
+            let moving = state.flight.as_ref().map_or(0, |flight| flight.pages.len());
+            (state.staging.waiting(), moving, state.staging.room().is_some(), state.staging.garbage())
         };
-        if waiting > quarantine || !room {
-            return self.encode(space, hands);
-        }
-        if self.move_out(space, hands)? {
+        if let Some(at) = garbage.filter(|_| !frees) {
+            self.order_free(space, hands, at);
             return Ok(Turn::Progress);
         }
-        if waiting > 0 { self.encode(space, hands) } else { Ok(Turn::Nothing) }
+        let much = if room { (waiting + moving).saturating_sub(quarantine) } else { waiting };
+        if !encodes && much.min(waiting) > 0 {
+            return self.encode(space, hands, much.min(waiting).min(CHUNK_PAGES));
+        }
+        if moving == 0 && room && self.choose(space, hands)? {
+            return self.give(Given::Move);
+        }
+        if self.line.as_ref().is_some_and(|line| !line.given.is_empty()) {
+            return self.deal_with_oldest();
+        }
+        // There is nothing else to take: what was to wait for a while goes now.
+        if waiting > 0 { self.encode(space, hands, waiting.min(CHUNK_PAGES)) } else { Ok(Turn::Nothing) }
+    }
+
+    fn give(&mut self, given: Given) -> Result<Turn, AgentDied> {
+        if let Some(line) = &mut self.line {
+            line.given.push_back(given);
+        }
+        Ok(Turn::Progress)
+    }
+
+    /// Waits for the oldest command, and does what is to be done then.
+    fn deal_with_oldest(&mut self) -> Result<Turn, AgentDied> {
+        let Some(line) = &mut self.line else { return Ok(Turn::Nothing) };
+        let space = Arc::clone(&line.space);
+        let (Some(hands), Some(given)) = (space.hands.get(), line.given.pop_front()) else { return Ok(Turn::Nothing) };
+        match given {
+            Given::Move => {
+                if self.land(&space, hands)? == 0 {
+                    return Ok(Turn::Nothing);
+                }
+                robust::touch_held(&space, hands);
+                Ok(Turn::Progress)
+            }
+            Given::Encode(ticket, pages) => self.enter(&space, hands, ticket, &pages),
+            Given::Free(ticket, at) => self.freed(&space, hands, ticket, at),
+        }
+    }
+
+    /// Deals with all commands that were given. Afterwards every agent is idle.
+    fn settle(&mut self) {
+        while let Some(line) = self.line.as_ref().filter(|line| !line.given.is_empty()) {
+            let space = Arc::clone(&line.space);
+            if self.deal_with_oldest() == Err(AgentDied) {
+                self.give_up(&space);
+            }
+        }
+        self.line = None;
+    }
+
+    /// The agent of an address space has died: nothing that it was told is done any more.
+    fn give_up(&mut self, space: &Space) {
+        self.line = None;
+        self.loan.end();
+        self.core.agent_died(space);
     }
 
     /// Gives the memory of a staging slot back that holds nothing but garbage.
-    fn give_back(&mut self, space: &Space, hands: &Hands) -> Result<bool, AgentDied> {
-        let Some(at) = lock(&space.state).staging.garbage() else { return Ok(false) };
+    fn order_free(&mut self, space: &Space, hands: &Hands, at: Staged) {
         // Whoever reads staging has looked the page up before it was made stored; they end now.
         drop(write(&space.reading));
+        lock(&space.state).staging.set_freeing(at);
         let args = [hands.staged(at), HUGE_BYTES, 0, 0];
         let ticket = hands.give(&Order { op: FREE, epoch: 0, args, pages: &[] });
+        if let Some(line) = &mut self.line {
+            line.given.push_back(Given::Free(ticket, at));
+        }
+    }
+
+    fn freed(&self, space: &Space, hands: &Hands, ticket: Ticket, at: Staged) -> Result<Turn, AgentDied> {
         hands.wait(ticket)?;
         lock(&space.state).staging.freed(at);
         self.core.add_room(HUGE_BYTES.cast_signed());
         self.core.spaces().iter().for_each(|space| space.kick());
-        Ok(true)
+        Ok(Turn::Progress)
     }
 
     // --- moving out
-
-    /// Moves the next candidates to staging. Returns whether any went.
-    fn move_out(&mut self, space: &Arc<Space>, hands: &Hands) -> Result<bool, AgentDied> {
-        let moved = self.choose(space, hands)? && self.land(space, hands)? > 0;
-        if moved {
-            robust::touch_held(space, hands);
-        }
-        Ok(moved)
-    }
 
     /// Chooses candidates, gives them slots, and orders the move. Returns whether there were any.
     fn choose(&mut self, space: &Arc<Space>, hands: &Hands) -> Result<bool, AgentDied> {
@@ -369,28 +464,19 @@ impl Evictor {
 
     // --- encoding
 
-    /// Encodes the oldest pages of the quarantine.
-    fn encode(&mut self, space: &Arc<Space>, hands: &Hands) -> Result<Turn, AgentDied> {
-        let oldest = lock(&space.state).staging.oldest(CHUNK_PAGES);
+    /// Has the oldest pages of the quarantine encoded.
+    fn encode(&mut self, space: &Arc<Space>, hands: &Hands, most: usize) -> Result<Turn, AgentDied> {
+        let oldest = lock(&space.state).staging.oldest(most);
         let pages = self.still_named(space, oldest);
         if pages.is_empty() {
             return Ok(Turn::Progress);
         }
-        let room = match self.loan.room(LEAST_ROOM) {
-            Ok(room) => room,
-            Err(_) => {
-                lock(&space.state).staging.put_back(&pages);
-                return Ok(Turn::Full);
-            }
+        let Ok(room) = self.loan.room(LEAST_ROOM) else {
+            lock(&space.state).staging.put_back(&pages);
+            return Ok(Turn::Full);
         };
-        let encoded = self.order_encoding(hands, &pages, &room)?;
-        let (entered, stopped) = self.enter(&pages, &encoded);
-        let (done, left) = pages.split_at(entered);
-        self.make_stored(space, done);
-        lock(&space.state).staging.put_back(left);
-        self.core.counters.evicted_pages.add(entered as u64);
-        let stuck = entered == 0 && (stopped.is_some() || encoded.is_empty());
-        Ok(if stuck { Turn::Full } else { Turn::Progress })
+        let ticket = self.order_encoding(hands, &pages, &room)?;
+        self.give(Given::Encode(ticket, pages))
     }
 
     /// Drops the pages that nobody wants any more.
@@ -405,12 +491,22 @@ impl Evictor {
         named
     }
 
-    fn order_encoding(&self, hands: &Hands, pages: &[(Staged, Slot)], room: &Room) -> Result<Vec<Content>, AgentDied> {
+    fn order_encoding(&self, hands: &Hands, pages: &[(Staged, Slot)], room: &Room) -> Result<Ticket, AgentDied> {
         let region = self.core.store.region(room.region).ok_or(AgentDied)?;
         hands.tell_region(room.region, region)?;
         let addresses: Vec<u64> = pages.iter().map(|(at, _)| hands.staged(*at)).collect();
         let args = [u64::from(room.region), room.offset_bytes, room.len as u64, self.core.policy as u64];
-        let ticket = hands.give(&Order { op: ENCODE, epoch: 0, args, pages: &addresses });
+        Ok(hands.give(&Order { op: ENCODE, epoch: 0, args, pages: &addresses }))
+    }
+
+    /// Enters what was encoded into the store.
+    fn enter(
+        &mut self,
+        space: &Space,
+        hands: &Hands,
+        ticket: Ticket,
+        pages: &[(Staged, Slot)],
+    ) -> Result<Turn, AgentDied> {
         let command = hands.wait(ticket)?;
         // Relaxed, all: the command is done.
         let done = (command.progress.load(Ordering::Relaxed) as usize).min(pages.len());
@@ -422,21 +518,18 @@ impl Evictor {
             let (codec, bytes) = decoded(result);
             Content::Encoded { codec, bytes }
         };
-        Ok((0..done).map(content).collect())
-    }
-
-    /// Enters what was encoded. Returns how many pages, and why not more.
-    fn enter(&mut self, pages: &[(Staged, Slot)], encoded: &[Content]) -> (usize, Option<Outcome>) {
-        let blocks: Vec<LentBlock> = pages
-            .iter()
-            .zip(encoded)
-            .map(|((_, slot), content)| LentBlock {
-                object: OBJECT.into(),
-                granule: u64::from(slot.0),
-                content: *content,
-            })
-            .collect();
-        self.loan.enter(&blocks)
+        let block = |(index, (_, slot)): (usize, &(Staged, Slot))| {
+            let granule = u64::from(slot.0);
+            LentBlock { object: OBJECT.into(), granule, content: content(index) }
+        };
+        let blocks: Vec<LentBlock> = pages[..done].iter().enumerate().map(block).collect();
+        let (entered, stopped) = self.loan.enter(&blocks);
+        let (done, left) = pages.split_at(entered);
+        self.make_stored(space, done);
+        lock(&space.state).staging.put_back(left);
+        self.core.counters.evicted_pages.add(entered as u64);
+        let stuck = entered == 0 && (stopped.is_some() || blocks.is_empty());
+        Ok(if stuck { Turn::Full } else { Turn::Progress })
     }
 
     /// The store has these now: their staging pages are garbage.
@@ -462,8 +555,12 @@ impl Evictor {
         for space in self.core.spaces().iter().filter(|space| space.is_gone()) {
             if let Some(hands) = space.hands.get() {
                 self.let_go(space);
-                if !hands.is_dead() && self.drain(space, hands) == Ok(Turn::Full) {
-                    continue;
+                let drained = if hands.is_dead() { Err(AgentDied) } else { self.drain(space, hands) };
+                self.line = None;
+                match drained {
+                    Ok(Turn::Full) => continue,
+                    Ok(_) => {}
+                    Err(AgentDied) => self.loan.end(),
                 }
                 // Of a dead agent's staging nothing can be encoded: what nobody names is let go all the same.
                 let left = lock(&space.state).staging.oldest(usize::MAX);
@@ -487,8 +584,10 @@ impl Evictor {
 
     /// Encodes what is staged and still named, by children.
     fn drain(&mut self, space: &Arc<Space>, hands: &Hands) -> Result<Turn, AgentDied> {
+        self.line = Some(Line { space: Arc::clone(space), given: VecDeque::new(), turns: 0 });
         while lock(&space.state).staging.waiting() > 0 {
-            if self.encode(space, hands)? == Turn::Full {
+            let turn = self.encode(space, hands, CHUNK_PAGES)?;
+            if turn == Turn::Full || self.deal_with_oldest()? == Turn::Full {
                 return Ok(Turn::Full);
             }
         }

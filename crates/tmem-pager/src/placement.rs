@@ -130,7 +130,8 @@ impl Placement {
             self.hurried.remove(&space.id);
             turn(space, core.turn);
         }
-        let waits = space.is_serving() || poll_until(&mut [PollFd::new(&space.faults, PollFlags::IN)], Some(Duration::ZERO));
+        let waits =
+            space.is_serving() || poll_until(&mut [PollFd::new(&space.faults, PollFlags::IN)], Some(Duration::ZERO));
         if !waits {
             self.waited.remove(&space.id);
             return;

@@ -32,10 +32,10 @@ use tmem_sys::{Event, Pagemap, Pidfd, Userfaultfd};
 
 use crate::hands::{Hands, Ticket};
 use crate::intervals::Intervals;
-use crate::page_table::PageTable;
-use crate::slots::{Slot, Staged};
 use crate::lock;
+use crate::page_table::PageTable;
 use crate::placement::Seat;
+use crate::slots::{Slot, Staged};
 use crate::staging::Staging;
 use crate::streams::Streams;
 use crate::units::{Page, pages_of};
@@ -240,7 +240,7 @@ pub(crate) struct Effects {
     pub(crate) children: Vec<(Userfaultfd, State)>,
     /// Faults, in the order in which they came.
     pub(crate) faults: Vec<Fault>,
-    /// Whether the address space has changed.
+    /// Whether the move under way is to be given up.
     pub(crate) changed: bool,
 }
 
@@ -282,19 +282,26 @@ impl State {
                     effects.faults.push(Fault { page: Page::of(address), write, thread, since: now });
                     continue;
                 }
-                Event::Fork(child) => effects.children.push((child, self.fork(hands, &share, &withheld()))),
-                Event::Remap { from, to, bytes } => self.remap(from, to, bytes, &mut effects),
+                Event::Fork(child) => {
+                    effects.children.push((child, self.fork(hands, &share, &withheld())));
+                    effects.changed = true;
+                }
+                Event::Remap { from, to, bytes } => {
+                    self.remap(from, to, bytes, &mut effects);
+                    effects.changed = true;
+                }
                 Event::Remove(range) => {
                     let pages = pages_of(&range);
                     self.pages.forget(pages.clone(), |_, slot| effects.dropped.push(slot));
                     self.pages.unsettle(pages);
+                    effects.changed |= !self.cancel(hands, &range);
                 }
                 Event::Unmap(range) => {
                     self.pages.forget(pages_of(&range), |_, slot| effects.dropped.push(slot));
                     self.armed.remove(&range);
+                    effects.changed |= !self.cancel(hands, &range);
                 }
             }
-            effects.changed = true;
         }
         effects
     }
@@ -311,6 +318,21 @@ impl State {
             keep
         });
         Self { pages, armed: self.armed.clone(), excluded: self.excluded.clone(), ..Self::new(0) }
+    }
+
+    /// Takes the pages of a range out of the move under way. Returns false if that cannot be done page by page.
+    fn cancel(&self, hands: Option<&Hands>, range: &Range<u64>) -> bool {
+        let (Some(flight), Some(hands)) = (&self.flight, hands) else { return true };
+        if flight.kind == FlightKind::Whole {
+            return false;
+        }
+        let command = hands.command(flight.ticket);
+        for (address, (page, _)) in command.pages.iter().zip(&flight.pages) {
+            if range.contains(&page.address()) {
+                address.store(0, Ordering::Relaxed); // Relaxed: the agent reads it under the gate, which publishes it
+            }
+        }
+        true
     }
 
     /// Slots of the move under way whose pages are still at their addresses.

@@ -20,6 +20,8 @@ const _: () = assert!(POSITIONS as usize == CHUNK_PAGES);
 struct Stage {
     handed: u32,
     live: u32,
+    /// Its memory is being given back.
+    freeing: bool,
 }
 
 /// The staging area of one address space.
@@ -98,16 +100,25 @@ impl Staging {
         let idle = self.queue.is_empty();
         let index = self.stages.iter().position(|stage| {
             let full = stage.handed == POSITIONS;
-            stage.live == 0 && (full || (idle && stage.handed > 0))
+            !stage.freeing && stage.live == 0 && (full || (idle && stage.handed > 0))
         })?;
         Some(position(index, 0))
+    }
+
+    /// The memory of a slot of garbage is about to be given back.
+    pub(crate) fn set_freeing(&mut self, at: Staged) {
+        let index = (at.0 / POSITIONS) as usize;
+        self.stages[index].freeing = true;
+        if self.open == Some(index) {
+            self.open = None;
+        }
     }
 
     /// The memory of a slot was given back.
     pub(crate) fn freed(&mut self, at: Staged) {
         let index = (at.0 / POSITIONS) as usize;
         assert_eq!(self.stages[index].live, 0, "slot {index} is in use");
-        self.stages[index].handed = 0;
+        self.stages[index] = Stage::default();
         if self.open == Some(index) {
             self.open = None;
         }

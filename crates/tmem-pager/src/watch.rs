@@ -135,7 +135,14 @@ impl Watch {
                 std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
                 std::collections::btree_map::Entry::Vacant(entry) => {
                     let Ok(residency) = ResidencyOf::open(hands.pid) else { continue };
-                    entry.insert(Seen { residency, last: Residency::default(), anonymous: 0, mapped: 0, armed: None, share: None })
+                    entry.insert(Seen {
+                        residency,
+                        last: Residency::default(),
+                        anonymous: 0,
+                        mapped: 0,
+                        armed: None,
+                        share: None,
+                    })
                 }
             };
             if all {
