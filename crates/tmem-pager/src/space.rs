@@ -18,6 +18,9 @@
 //! are written
 //! before the agent lets the gate go. Cancelled moves lose their slots.
 //!
+//! # A huge page on its way back
+//! See [`crate::whole`]: its slots stay named until it is in place, and whoever applies events drops them first if it is.
+//!
 //! # Staged pages of another address space
 //! A fork child's slots may lie in its parent's staging area. Whoever reads staging holds `reading`; the evictor takes
 //! it for writing, for a moment, between making slots stored and giving their staging memory back.
@@ -33,12 +36,13 @@ use tmem_sys::{Event, Pagemap, Pidfd, Userfaultfd};
 
 use crate::hands::{Hands, Ticket};
 use crate::intervals::Intervals;
+use crate::lock;
 use crate::page_table::PageTable;
 use crate::slots::{Slot, Staged};
-use crate::lock;
 use crate::staging::Staging;
 use crate::streams::Streams;
 use crate::units::{Page, pages_of};
+use crate::whole::Whole;
 
 /// Number of an address space; a fork child learns its own from its tripwire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -94,6 +98,7 @@ pub(crate) struct State {
     pub(crate) staging: Staging,
     pub(crate) flight: Option<Flight>,
     pub(crate) streams: Streams,
+    pub(crate) whole: Whole,
     /// Where the evictor goes on.
     pub(crate) hand: u64,
     /// What is not to be taken: the ends of stacks, what the kernel writes when a thread exits.
@@ -215,6 +220,7 @@ impl State {
             staging: Staging::new(staging_slots),
             flight: None,
             streams: Streams::default(),
+            whole: Whole::default(),
             hand: 0,
             excluded: Intervals::default(),
         }
@@ -229,6 +235,7 @@ impl State {
         withheld: impl Fn() -> Intervals,
     ) -> Effects {
         let mut effects = Effects::default();
+        self.settle_landing(hands, &mut effects.dropped);
         let now = Instant::now();
         for event in events {
             match event {
