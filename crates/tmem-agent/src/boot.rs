@@ -11,6 +11,7 @@
 //! | comm | [`crate::protocol::COMM_BYTES`] | not there |
 //! | staging, from a boundary of 2 MiB | as the monitor says | not there |
 //! | window: the segment that blocks are written to | 2 MiB | not there |
+//! | landing: where huge pages are decoded to, never registered; a huge page for a moment, nothing otherwise | 2 MiB | not there |
 //! | stack, [`Hands`] | 256 KiB | not there |
 
 use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
@@ -156,31 +157,35 @@ fn start(socket: i32, birth: u64) {
 fn prepare(memfd: i32, staging_bytes: u64, (socket, faults): (i32, i32), birth: u64) -> Option<&'static Hands> {
     // SAFETY: a new mapping of the comm memfd, wherever the kernel likes.
     let comm = unsafe { sys::mmap(0, COMM_BYTES as u64, sys::PROT_RW, sys::MAP_SHARED, memfd, 0) };
-    let arena_bytes = staging_bytes + HUGE_BYTES + PRIVATE_BYTES;
+    let arena_bytes = staging_bytes + 2 * HUGE_BYTES + PRIVATE_BYTES;
     // SAFETY: a new mapping.
     let arena = unsafe { sys::mmap(0, arena_bytes + HUGE_BYTES, sys::PROT_NONE, sys::MAP_MEMORY, -1, 0) };
     let (comm, arena) = (u64::try_from(comm).ok()?, u64::try_from(arena).ok()?);
     let staging = arena.next_multiple_of(HUGE_BYTES);
     let window = staging + staging_bytes;
-    let private = window + HUGE_BYTES;
+    let landing = window + HUGE_BYTES;
+    let private = landing + HUGE_BYTES;
     let stack = private + PAGE_BYTES;
     let tripwire = tripwire()?;
-    let writable = sys::make_writable(staging, staging_bytes) >= 0
-        && sys::make_writable(stack, PRIVATE_BYTES - PAGE_BYTES) >= 0
+    let writable = sys::protect(staging, staging_bytes, sys::PROT_RW) >= 0
+        && sys::protect(landing, HUGE_BYTES, sys::PROT_RW) >= 0
+        && sys::protect(stack, PRIVATE_BYTES - PAGE_BYTES, sys::PROT_RW) >= 0
         && sys::madvise(arena, arena_bytes + HUGE_BYTES, sys::MADV_DONTFORK) >= 0
         && sys::madvise(comm, COMM_BYTES as u64, sys::MADV_DONTFORK) >= 0;
     if !writable {
         return None;
     }
+    sys::madvise(landing, HUGE_BYTES, sys::MADV_HUGEPAGE); // a kernel without huge pages gives small ones
     sys::name_memory(staging, staging_bytes, hands::STAGING_NAME);
+    sys::name_memory(landing, HUGE_BYTES, hands::LANDING_NAME);
     sys::name_memory(stack, PRIVATE_BYTES - PAGE_BYTES, b"tmem agent\0");
     let place = core::ptr::with_exposed_provenance_mut::<Hands>((stack + STACK_BYTES) as usize);
     // SAFETY: the comm memfd is of that size, sealed, and consists of atomics.
     let comm: &'static Comm = unsafe { &*core::ptr::with_exposed_provenance(comm as usize) };
     // Relaxed: set by this thread just before.
     let program = PROGRAM.load(Ordering::Relaxed);
-    let layout =
-        hands::Layout { tripwire, staging, staging_bytes, window, private: window, end: private + PRIVATE_BYTES };
+    let end = private + PRIVATE_BYTES;
+    let layout = hands::Layout { tripwire, staging, staging_bytes, window, landing, private: window, end };
     // SAFETY: fresh memory, aligned to a page, of at least the size of Hands, nobody else's, never unmapped.
     unsafe { Hands::init(place, comm, (socket, faults), (program, birth), layout) };
     // SAFETY: just written; lives as long as the address space.
@@ -215,8 +220,8 @@ fn launch(hands: &'static Hands) {
         return;
     }
     // Acquire: pairs with the agent's release; its descriptors are closed.
-    while hands.comm().go.load(Ordering::Acquire) == 0 {
-        sys::futex_wait(&hands.comm().go, 0, 1000);
+    while hands.comm.go.load(Ordering::Acquire) == 0 {
+        sys::futex_wait(&hands.comm.go, 0, 1000);
         // The monitor has gone, and so will the agent; or it was killed before it could say anything.
         if wire::has_closed(hands.socket()) || i32::try_from(agent).is_ok_and(sys::has_died) {
             return;

@@ -9,16 +9,15 @@ use core::sync::atomic::{AtomicI32, Ordering};
 use tmem_codec::{GRANULE, Policy, Temperature, Workspace};
 
 use crate::protocol::{
-    BATCH, BLOCK_HEADER_BYTES, BUSY, CANCELLED, Comm, Command, ENCODE, FILLED, FREE, GATE_FREE, GATE_HELD, GATE_WAITED,
-    GO, GONE, HUGE_BYTES, MAGIC, MOVE_OUT, MOVE_PAGES, MOVE_RANGE, MOVED, PAGE_BYTES, Packet, READY, REFUSED_BY_KERNEL,
-    REGION, TOUCH, encoded,
+    ASKED, BATCH, BLOCK_HEADER_BYTES, BUSY, CANCELLED, Comm, Command, ENCODE, FILLED, FREE, GATE_FREE, GATE_HELD,
+    GATE_WAITED, GO, GONE, HUGE_BYTES, MAGIC, MOVE_OUT, MOVE_PAGES, MOVE_RANGE, MOVED, OCCUPIED, PAGE_BYTES, Packet,
+    READY, REFUSED_BY_KERNEL, REGION, REGIONS, TOUCH, encoded,
 };
 use crate::{boot, sys, wire};
 
 pub(crate) const STAGING_NAME: &[u8] = b"tmem staging\0";
+pub(crate) const LANDING_NAME: &[u8] = b"tmem landing\0";
 
-/// Regions of the store that an agent can know: 64 GiB.
-const REGIONS: usize = 64;
 /// Looks at `submitted` before the agent goes to sleep: some 20 microseconds.
 const SPINS: u32 = 400;
 /// Looks at whether the monitor still wants the gate: as long.
@@ -27,7 +26,9 @@ const COURTESY: u32 = 400;
 const UFFDIO_MOVE: usize = 0xC028_AA05;
 const UFFDIO_REGISTER: usize = 0xC020_AA00;
 const UFFDIO_UNREGISTER: usize = 0x8010_AA01;
-const MOVE_MODE_DONTWAKE: u64 = 1;
+/// Modes of a move: whether who waits for a page at its new place is awakened.
+const WAKE: u64 = 0;
+const DONT_WAKE: u64 = 1;
 
 /// `struct uffdio_move`.
 #[repr(C)]
@@ -46,6 +47,7 @@ pub(crate) struct Layout {
     pub(crate) staging: u64,
     pub(crate) staging_bytes: u64,
     pub(crate) window: u64,
+    pub(crate) landing: u64,
     /// Everything of the agent's own but staging.
     pub(crate) private: u64,
     pub(crate) end: u64,
@@ -53,12 +55,12 @@ pub(crate) struct Layout {
 
 /// What the agent has. The thread that starts it reads `comm` and `socket`; the rest is the agent's.
 pub(crate) struct Hands {
-    comm: &'static Comm,
+    pub(crate) comm: &'static Comm,
     socket: i32,
     faults: i32,
     program: i32,
     birth: u64,
-    layout: Layout,
+    pub(crate) layout: Layout,
     regions: [AtomicI32; REGIONS],
     own: UnsafeCell<Own>,
 }
@@ -66,10 +68,12 @@ pub(crate) struct Hands {
 // SAFETY: `own` is used by the agent only; the rest is never changed, or atomic.
 unsafe impl Sync for Hands {}
 
-struct Own {
-    workspace: Workspace,
+pub(crate) struct Own {
+    pub(crate) workspace: Workspace,
     /// What the window shows: region and offset of the segment.
     shown: Option<(u64, u64)>,
+    /// Where regions are mapped to read blocks from; 0: not yet.
+    pub(crate) readable: [u64; REGIONS],
 }
 
 impl Hands {
@@ -83,13 +87,9 @@ impl Hands {
         layout: Layout,
     ) {
         let regions = [const { AtomicI32::new(-1) }; REGIONS];
-        let own = UnsafeCell::new(Own { workspace: Workspace::new(), shown: None });
+        let own = UnsafeCell::new(Own { workspace: Workspace::new(), shown: None, readable: [0; REGIONS] });
         // SAFETY: the caller's contract.
         unsafe { place.write(Self { comm, socket, faults, program, birth, layout, regions, own }) };
-    }
-
-    pub(crate) fn comm(&self) -> &Comm {
-        self.comm
     }
 
     pub(crate) fn socket(&self) -> i32 {
@@ -106,6 +106,7 @@ pub(crate) extern "C" fn run(at: u64) -> ! {
     hands.introduce();
     let mut done = 0_u32;
     loop {
+        hands.answer(own);
         // Acquire: pairs with the monitor's store; the command is visible.
         if hands.comm.submitted.load(Ordering::Acquire) == done {
             hands.rest(done);
@@ -129,8 +130,8 @@ impl Hands {
         close_below(low);
         sys::close_range(low + 1, high.wrapping_sub(1).max(low));
         sys::close_range(high + 1, u32::MAX);
-        let Layout { tripwire, staging, staging_bytes, private, end, .. } = self.layout;
-        let words = [tripwire, staging, staging_bytes, private, end, u64::from(sys::getpid().cast_unsigned()), 0];
+        let Layout { tripwire, staging, staging_bytes, landing, private, end, .. } = self.layout;
+        let words = [tripwire, staging, staging_bytes, private, end, u64::from(sys::getpid().cast_unsigned()), landing];
         let ready = Packet { magic: MAGIC, kind: READY, words };
         let sent = wire::send(self.socket, &ready, if self.birth == 0 { self.faults } else { -1 });
         let go = sent && wire::receive(self.socket).is_some_and(|received| received.packet.kind == GO);
@@ -146,15 +147,17 @@ impl Hands {
     fn rest(&self, done: u32) {
         for _ in 0..SPINS {
             core::hint::spin_loop();
-            // Relaxed: looked at again by the caller.
-            if self.comm.submitted.load(Ordering::Relaxed) != done {
+            // Relaxed, both: looked at again by the caller.
+            let asked = self.comm.asked.load(Ordering::Relaxed) == ASKED;
+            if asked || self.comm.submitted.load(Ordering::Relaxed) != done {
                 return;
             }
         }
-        // SeqCst, both: we store `sleeps`, then load `submitted`; the monitor stores `submitted`, then loads
-        // `sleeps`. One of the two sees the other.
+        // SeqCst, all: we store `sleeps`, then load `submitted` and `asked`; the monitor stores one of these, then
+        // loads `sleeps`. One of the two sees the other.
         self.comm.sleeps.store(1, Ordering::SeqCst);
-        if self.comm.submitted.load(Ordering::SeqCst) == done {
+        let asked = self.comm.asked.load(Ordering::SeqCst) == ASKED; // as above
+        if !asked && self.comm.submitted.load(Ordering::SeqCst) == done {
             match wire::receive(self.socket) {
                 None => self.orphaned(),
                 Some(received) => self.take_region(&received),
@@ -186,7 +189,9 @@ impl Hands {
         match command.op.load(Ordering::Relaxed) {
             // as above
             MOVE_OUT => self.move_out(command, count, args[0]),
-            MOVE_RANGE => self.move_range(command, args),
+            MOVE_RANGE => {
+                self.move_range(command, [args[0], args[1], args[2], DONT_WAKE]);
+            }
             ENCODE => self.encode(command, count, args, own),
             FREE => self.free(command, args[0], args[1]),
             TOUCH => touch(command, count),
@@ -219,7 +224,7 @@ impl Hands {
             let mut piece = end - at;
             while at < end {
                 let len = piece.min(end - at) as u64 * PAGE_BYTES;
-                let (moved, error) = self.move_bytes(to + at as u64 * PAGE_BYTES, page(at), len);
+                let (moved, error) = self.move_bytes([to + at as u64 * PAGE_BYTES, page(at), len, DONT_WAKE]);
                 let moved = (moved / PAGE_BYTES) as usize;
                 mark(command, at..at + moved, MOVED);
                 at += moved;
@@ -240,7 +245,8 @@ impl Hands {
         }
     }
 
-    fn move_range(&self, command: &Command, [to, from, len, _]: [u64; 4]) {
+    /// Moves a range in one piece, if the kernel lets us. Returns what `results[0]` says.
+    fn move_range(&self, command: &Command, [to, from, len, mode]: [u64; 4]) -> u32 {
         let _gate = self.gate();
         let mut done = 0;
         let mut result = MOVED;
@@ -249,20 +255,26 @@ impl Hands {
                 result = CANCELLED;
                 break;
             }
-            let (moved, error) = self.move_bytes(to + done, from + done, len - done);
+            let (moved, error) = self.move_bytes([to + done, from + done, len - done, mode]);
             done += moved;
             // Release: pairs with whoever asks where a page is.
             command.progress.store((done / PAGE_BYTES) as u32, Ordering::Release);
             result = if error == 0 { MOVED } else { reason(error) };
         }
         command.results[0].store(result, Ordering::Release); // as above
+        result
+    }
+
+    /// Moves what was decoded to its place, and wakes who waits for it.
+    pub(crate) fn move_landed(&self, command: &Command, to: u64) -> u32 {
+        self.move_range(command, [to, self.layout.landing, HUGE_BYTES, WAKE])
     }
 
     /// Moves pages. Returns the bytes moved, and the error that ended it.
-    fn move_bytes(&self, to: u64, from: u64, len: u64) -> (u64, isize) {
-        let mut arg = Move { to, from, len, mode: MOVE_MODE_DONTWAKE, moved: 0 };
-        // SAFETY: the request reads and writes its struct, and moves pages of the program to staging, of which no
-        // reference exists.
+    fn move_bytes(&self, [to, from, len, mode]: [u64; 4]) -> (u64, isize) {
+        let mut arg = Move { to, from, len, mode, moved: 0 };
+        // SAFETY: the request reads and writes its struct, and moves pages of the program to staging, or from the
+        // landing area to where the program has none. No reference to either exists.
         let result = unsafe { sys::ioctl(self.faults, UFFDIO_MOVE, &raw mut arg) };
         let moved = u64::try_from(arg.moved).unwrap_or(0);
         match result {
@@ -315,6 +327,7 @@ impl Hands {
         };
         let mut at = offset - segment;
         for index in 0..count {
+            self.answer(own);
             let page = command.pages[index].load(Ordering::Relaxed); // Relaxed: `submitted` published it
             // SAFETY: a staged page: it is there, and nobody writes to it; the codec bears it if somebody does.
             let page: &[u8; GRANULE] = unsafe { &*core::ptr::with_exposed_provenance(page as usize) };
@@ -349,20 +362,24 @@ impl Hands {
         if own.shown == Some((region, segment)) {
             return true;
         }
-        // The descriptor may still be on its way: it was sent before the command.
-        while self.region(region).is_none() {
-            match wire::receive(self.socket) {
-                None => self.orphaned(),
-                Some(received) => self.take_region(&received),
-            }
-        }
-        let Some(fd) = self.region(region) else { return false };
+        let Some(fd) = self.await_region(region) else { return false };
         let flags = sys::MAP_SHARED | sys::MAP_FIXED;
         // SAFETY: the window is ours, and nothing refers into it between commands.
         let shown = unsafe { sys::mmap(self.layout.window, HUGE_BYTES, sys::PROT_RW, flags, fd, segment) };
         own.shown = (shown >= 0).then_some((region, segment));
         sys::madvise(self.layout.window, HUGE_BYTES, sys::MADV_DONTFORK);
         shown >= 0
+    }
+
+    /// The descriptor of a region that the monitor has told of. It may still be on its way.
+    pub(crate) fn await_region(&self, number: u64) -> Option<i32> {
+        while self.region(number).is_none() && (number as usize) < REGIONS {
+            match wire::receive(self.socket) {
+                None => self.orphaned(),
+                Some(received) => self.take_region(&received),
+            }
+        }
+        self.region(number)
     }
 
     fn region(&self, number: u64) -> Option<i32> {
@@ -452,6 +469,7 @@ fn reason(error: isize) -> u32 {
         sys::EAGAIN => CANCELLED,
         sys::EBUSY => BUSY,
         sys::ENOENT => GONE,
+        sys::EEXIST => OCCUPIED,
         _ => REFUSED_BY_KERNEL,
     }
 }

@@ -16,6 +16,7 @@
 
 mod boot;
 mod hands;
+mod landing;
 pub mod protocol;
 mod sys;
 mod wire;

@@ -10,7 +10,7 @@
 //! | [`HELLO`] | program's thread | | it has started or forked; word 0: its birth number, 0 if none |
 //! | [`WELCOME`] | monitor | comm memfd, and a second one | words: bytes of staging, what the second one is |
 //! | [`REFUSED`] | monitor | | the program goes on, not managed |
-//! | [`READY`] | agent | userfaultfd, if birth is 0 | words: tripwire, staging, its bytes, private start and end, pid |
+//! | [`READY`] | agent | userfaultfd, if birth is 0 | words: tripwire, staging, its bytes, private start and end, pid, landing area |
 //! | [`GO`] | monitor | | the program may go on |
 //! | [`REGION`] | monitor | memfd | keep it as segment region `words[0]` |
 //! | [`DOORBELL`] | monitor | | there is a command |
@@ -25,6 +25,20 @@
 //! the doorbell if the agent `sleeps`. The agent raises `completed` when command n is done, and wakes its futex.
 //! Between the
 //! two the command is the agent's; otherwise it is the monitor's.
+//!
+//! # The second channel
+//! Those commands are the evictor's. A server has `second` to itself, for [`DECODE`] and [`RENEW`], and the agent looks at it between
+//! commands and between the pages of an [`ENCODE`]. `asked` says whose it is:
+//!
+//! | `asked` | who goes on | to |
+//! |---|---|---|
+//! | [`IDLE`] | monitor, when the command stands there; it rings the doorbell if the agent `sleeps` | [`ASKED`] |
+//! | [`ASKED`] | agent; or monitor, which takes it back | [`TAKEN`]; [`IDLE`] |
+//! | [`TAKEN`] | agent, when it will read no block any more, whether it could decode them or not | [`DECODED`] |
+//! | [`DECODED`] | agent, when the pages are in place, or are not going to be | [`DONE`] |
+//! | [`DONE`] | monitor, when it has read the results | [`IDLE`] |
+//!
+//! From [`TAKEN`] on the agent waits for nothing but the gate, and until [`DECODED`] not for that either.
 //!
 //! # The gate
 //! To take a page from an address is only right while nobody has unmapped or remapped it. Events about that are told
@@ -141,6 +155,14 @@ pub const FREE: u32 = 4;
 /// that has gone is the program's own again, and can be moved.
 pub const TOUCH: u32 = 5;
 
+/// On the second channel. Decodes each page as `pages[i]` says ([`Source`]) into the agent's landing area, which is one
+/// huge page if the kernel has one, then moves all of it to `args[0]` in one piece and wakes who waits for it.
+/// `results[0]`; `progress`: pages in place.
+pub const DECODE: u32 = 6;
+/// On the second channel. Maps the landing area anew: not even a page table is left, so a huge page can be there.
+/// `results[0]`.
+pub const RENEW: u32 = 7;
+
 /// The page was moved.
 pub const MOVED: u32 = 1;
 /// The page is pinned, shared with a child, or locked by the kernel for a moment.
@@ -151,6 +173,21 @@ pub const GONE: u32 = 3;
 pub const CANCELLED: u32 = 4;
 /// The mapping does not allow it: its protection, or that it is locked.
 pub const REFUSED_BY_KERNEL: u32 = 5;
+/// There is a page already.
+pub const OCCUPIED: u32 = 6;
+/// A block could not be decoded, or its region not be mapped.
+pub const UNDECODED: u32 = 7;
+
+/// Values of `asked`: see the module's head.
+pub const IDLE: u32 = 0;
+/// See the module's head.
+pub const ASKED: u32 = 1;
+/// See the module's head.
+pub const TAKEN: u32 = 2;
+/// See the module's head.
+pub const DECODED: u32 = 3;
+/// See the module's head.
+pub const DONE: u32 = 4;
 
 /// `results` of [`ENCODE`]: the page is one 4-byte pattern.
 pub const FILLED: u32 = 1 << 31;
@@ -167,11 +204,84 @@ pub const fn decoded(result: u32) -> (u8, u32) {
     ((result >> 20 & 0xff) as u8, result & 0xf_ffff)
 }
 
+/// Regions of the store that an agent can know: 64 GiB.
+pub const REGIONS: usize = 64;
+/// Bytes of a region.
+pub const REGION_BYTES: u64 = 1 << 30;
+
+/// Set in a page of [`DECODE`] that is one 4-byte pattern, its lower half.
+const IS_FILLED: u64 = 1 << 63;
+/// Set in a page of [`DECODE`] that needs no decoding.
+const IS_THERE: u64 = 1 << 62;
+
+/// A page of [`DECODE`]:
+///
+/// | bits | block | filled | there |
+/// |---|---|---|---|
+/// | 0-12 | bytes of payload, 1 to 4096 | (0-31) the pattern | 0 |
+/// | 13-20 | codec | | 0 |
+/// | 21-50 | first byte within the region | 0 | 0 |
+/// | 51-56 | region | 0 | 0 |
+/// | 62 | 0 | 0 | 1 |
+/// | 63 | 0 | 1 | 0 |
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// These four bytes (little endian), repeated.
+    Filled(u32),
+    /// A block of the store.
+    Block {
+        /// Region, less than [`REGIONS`].
+        region: u32,
+        /// The payload's first byte within the region.
+        offset_bytes: u64,
+        /// The codec's number.
+        codec: u8,
+        /// Bytes of payload, 1 to 4096.
+        bytes: u32,
+    },
+    /// The monitor has written it already.
+    There,
+}
+
+impl Source {
+    /// As a word. None: no agent can decode it.
+    #[must_use]
+    pub const fn to_word(self) -> Option<u64> {
+        /// In a codec's number: an agent has no zstd.
+        const ZSTD: u8 = 4;
+        match self {
+            Self::Filled(pattern) => Some(IS_FILLED | pattern as u64),
+            Self::There => Some(IS_THERE),
+            Self::Block { region, offset_bytes, codec, bytes } => {
+                let sane = (region as usize) < REGIONS && bytes as u64 <= PAGE_BYTES && codec & 15 != ZSTD;
+                if !sane || offset_bytes + bytes as u64 > REGION_BYTES {
+                    return None;
+                }
+                Some((region as u64) << 51 | offset_bytes << 21 | (codec as u64) << 13 | bytes as u64)
+            }
+        }
+    }
+
+    /// What a word says. Whatever it is, a block lies within its region and is no longer than its fields can say.
+    #[must_use]
+    pub const fn of_word(word: u64) -> Self {
+        if word & IS_FILLED != 0 {
+            return Self::Filled(word as u32);
+        }
+        if word & IS_THERE != 0 {
+            return Self::There;
+        }
+        let region = (word >> 51) as u32 & 63;
+        let offset_bytes = word >> 21 & (REGION_BYTES - 1);
+        Self::Block { region, offset_bytes, codec: (word >> 13) as u8, bytes: word as u32 & 0x1fff }
+    }
+}
+
 /// A command and its results.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Command {
-    /// [`MOVE_OUT`], [`MOVE_RANGE`], [`ENCODE`], [`FREE`].
+    /// [`MOVE_OUT`], [`MOVE_RANGE`], [`ENCODE`], [`FREE`], [`TOUCH`]; [`DECODE`], [`RENEW`].
     pub op: AtomicU32,
     /// Pages in `pages`.
     pub count: AtomicU32,
@@ -211,6 +321,10 @@ pub struct Comm {
     pub sleeps: AtomicU32,
     /// Command n is in `commands[n % 2]`.
     pub commands: [Command; 2],
+    /// State of the second channel: see the module's head. A futex.
+    pub asked: AtomicU32,
+    /// The second channel's command.
+    pub second: Command,
 }
 
 // SAFETY: it consists of atomics, which are valid whatever their bytes are, and is aligned to a page.
@@ -230,5 +344,29 @@ mod tests {
         assert_eq!(Packet::from_bytes(&packet.to_bytes()), Some(packet));
         assert_eq!(Packet::from_bytes(&[0; Packet::BYTES]), None);
         assert_eq!(Packet::from_bytes(&packet.to_bytes()[1..]), None);
+    }
+
+    #[test]
+    fn a_source_comes_back_as_it_was() {
+        let block = |region, offset_bytes, codec, bytes| Source::Block { region, offset_bytes, codec, bytes };
+        for source in [
+            Source::Filled(0),
+            Source::Filled(u32::MAX),
+            Source::There,
+            block(0, 16, 0, 4096),
+            block(63, REGION_BYTES - 4096, 0x22, 4096),
+            block(63, REGION_BYTES - 1, 0xf0, 1),
+        ] {
+            assert_eq!(source.to_word().map(Source::of_word), Some(source));
+        }
+    }
+
+    #[test]
+    fn what_an_agent_cannot_decode_has_no_word() {
+        let block = |region, offset_bytes, codec, bytes| Source::Block { region, offset_bytes, codec, bytes }.to_word();
+        assert_eq!(block(64, 0, 0, 1), None);
+        assert_eq!(block(0, REGION_BYTES, 0, 1), None);
+        assert_eq!(block(0, 0, 0, 4097), None);
+        assert_eq!([4, 0x14, 0x24].map(|zstd| block(0, 0, zstd, 100)), [None; 3]);
     }
 }

@@ -9,21 +9,27 @@ pub(crate) const EAGAIN: isize = -11;
 pub(crate) const EBUSY: isize = -16;
 pub(crate) const ENOENT: isize = -2;
 pub(crate) const EINVAL: isize = -22;
+pub(crate) const EEXIST: isize = -17;
 pub(crate) const EINTR: isize = -4;
 
 pub(crate) const PROT_NONE: usize = 0;
+pub(crate) const PROT_READ: usize = 1;
 pub(crate) const PROT_RW: usize = 3;
 pub(crate) const MAP_SHARED: usize = 1;
 pub(crate) const MAP_FIXED: usize = 0x10;
 /// Private, anonymous, not reserved.
 pub(crate) const MAP_MEMORY: usize = 0x2 | 0x20 | 0x4000;
+pub(crate) const MADV_DONTNEED: usize = 4;
 pub(crate) const MADV_DONTFORK: usize = 10;
+pub(crate) const MADV_HUGEPAGE: usize = 14;
+pub(crate) const MADV_DONTDUMP: usize = 16;
 pub(crate) const MADV_POPULATE_WRITE: usize = 23;
 pub(crate) const MADV_WIPEONFORK: usize = 18;
 
 const MMAP: usize = 9;
 const MPROTECT: usize = 10;
 const RT_SIGPROCMASK: usize = 14;
+const MUNLOCK: usize = 150;
 const IOCTL: usize = 16;
 const MADVISE: usize = 28;
 const CLOSE: usize = 3;
@@ -136,12 +142,17 @@ pub(crate) unsafe fn mmap(address: u64, len: u64, prot: usize, flags: usize, fd:
     unsafe { call(MMAP, [address as usize, len as usize, prot, flags, fd, offset as usize]) }
 }
 
-/// Makes a part of the agent's own arena accessible.
-pub(crate) fn make_writable(address: u64, len: u64) -> isize {
-    simple(MPROTECT, [address as usize, len as usize, PROT_RW, 0, 0, 0])
+/// Makes a part of the agent's own memory accessible, that is, mapped with [`PROT_NONE`] so far.
+pub(crate) fn protect(address: u64, len: u64, prot: usize) -> isize {
+    simple(MPROTECT, [address as usize, len as usize, prot, 0, 0, 0])
 }
 
-/// For advice that changes no contents.
+/// What the program may have locked by `mlockall` is locked no more.
+pub(crate) fn munlock(address: u64, len: u64) -> isize {
+    simple(MUNLOCK, [address as usize, len as usize, 0, 0, 0, 0])
+}
+
+/// For advice that changes no contents but those of the agent's own memory.
 pub(crate) fn madvise(address: u64, len: u64, advice: usize) -> isize {
     simple(MADVISE, [address as usize, len as usize, advice, 0, 0, 0])
 }

@@ -176,6 +176,12 @@ impl Core {
         self.room() < self.reserve() && !self.exceeding.load(Ordering::Relaxed)
     }
 
+    /// Whether a program can be given so many bytes at once.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        // Relaxed: as above.
+        self.room() - bytes.cast_signed() >= self.reserve() || self.exceeding.load(Ordering::Relaxed)
+    }
+
     /// A fault waits for room.
     pub(crate) fn hunger(&self) {
         *lock(&self.hunger) = true;

@@ -38,6 +38,7 @@ pub(crate) struct Counters {
     pub(crate) refused_other: Counter,
     pub(crate) cancelled: Counter,
     pub(crate) copied_bytes: Counter,
+    pub(crate) huge_restored: Counter,
     pub(crate) stalled_ns: Counter,
     pub(crate) processes: Counter,
     pub(crate) managed: Counter,

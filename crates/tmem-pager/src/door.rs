@@ -173,10 +173,10 @@ fn ready(
     (comm, born): (Shared<Comm>, Option<Arc<Space>>),
     mut received: Received,
 ) -> Result<Arc<Space>, String> {
-    let [tripwire, staging, staging_len, private, private_end, ..] = received.packet.words;
+    let [tripwire, staging, staging_len, private, private_end, _, landing] = received.packet.words;
     let agent = received.pid;
     let said = |what: &str, error: &dyn core::fmt::Display| format!("{what} ({error})");
-    let places = Places { tripwire, staging: staging..staging + staging_len, private: private..private_end };
+    let places = Places { tripwire, staging: staging..staging + staging_len, landing, private: private..private_end };
     let stages = usize::try_from(staging_len / HUGE_BYTES).unwrap_or(0);
     if agent == 0 || stages == 0 || !staging.is_multiple_of(HUGE_BYTES) || !tripwire.is_multiple_of(PAGE_BYTES) {
         return Err("its agent makes no sense".to_owned());

@@ -320,14 +320,24 @@ impl Evictor {
             let most = (CHUNK_PAGES - pages.len()) as u64;
             let end = pagemap.present(range.clone(), most, &mut self.runs).unwrap_or(range.end);
             let mut state = lock(&space.state);
-            if let Some(chunk) = self.whole_chunk(&mut state) {
-                if pages.is_empty() {
-                    state.hand = (chunk + 1) * HUGE_BYTES;
-                    return Chosen::Chunk(chunk);
+            let huge = self.runs.iter().position(|run| run.huge);
+            state.hand = huge.map_or(end, |at| self.runs[at].range.start).max(range.start + PAGE_BYTES);
+            if huge == Some(0) {
+                let start = self.runs[0].range.start;
+                if !pages.is_empty() {
+                    state.hand = start;
+                    break; // it is next
                 }
-                break;
+                let chunk = start / HUGE_BYTES;
+                state.hand = (chunk + 1) * HUGE_BYTES;
+                match look_at_chunk(&mut state, chunk) {
+                    Look::Take if start.is_multiple_of(HUGE_BYTES) => return Chosen::Chunk(chunk),
+                    Look::Pass => continue,
+                    Look::Take | Look::Part => self.runs[0].range.end = state.hand,
+                }
             }
-            state.hand = end.max(range.start + PAGE_BYTES);
+            // What is in huge pages behind these is looked at when its turn comes.
+            self.runs.truncate(huge.map_or(usize::MAX, |at| at.max(1)));
             let found = self.runs.iter().flat_map(|run| run.range.clone().step_by(PAGE).map(Page::of));
             pages.extend(found.filter(|page| state.is_candidate(*page)));
             if pages.len() > CHUNK_PAGES / 2 {
@@ -356,14 +366,6 @@ impl Evictor {
         Some(start..range.end.min(start + LOOK_BYTES))
     }
 
-    /// The first chunk that was found, if it is a huge page all of which may be taken.
-    fn whole_chunk(&self, state: &mut State) -> Option<u64> {
-        let run = self.runs.first().filter(|run| run.huge)?;
-        let chunk = run.range.start / HUGE_BYTES;
-        let whole = run.range.start.is_multiple_of(HUGE_BYTES) && run.range.end - run.range.start >= HUGE_BYTES;
-        (whole && may_take(state, chunk)).then_some(chunk)
-    }
-
     fn order_pages(&self, state: &mut State, space: &Space, hands: &Hands, mut pages: Vec<Page>) -> bool {
         let Some((first, room)) = state.staging.room() else { return false };
         // Asked again: the state was unlocked between the looks.
@@ -386,6 +388,7 @@ impl Evictor {
         }
         let Some(first) = state.staging.whole() else { return false };
         let pages = self.give_slots(state, space, first, pages_of_chunk(chunk));
+        state.pages.set_whole(chunk);
         let args = [hands.staged(first), chunk * HUGE_BYTES, HUGE_BYTES, 0];
         let ticket = hands.give(&Order { op: MOVE_RANGE, epoch: hands.epoch(), args, pages: &[] });
         state.flight = Some(Flight { ticket, first, pages, kind: FlightKind::Whole });
@@ -604,7 +607,28 @@ fn pages_of_chunk(chunk: u64) -> impl Iterator<Item = Page> {
     (0..CHUNK_PAGES).map(move |index| Page::in_chunk(chunk, index))
 }
 
-/// Whether every page of a chunk may be taken.
+/// What may be taken of a huge page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// All of it.
+    Take,
+    /// Nothing this time: it is recent.
+    Pass,
+    /// Some of its pages must stay.
+    Part,
+}
+
+/// Looks at a chunk, all pages of which are then recent no more.
+fn look_at_chunk(state: &mut State, chunk: u64) -> Look {
+    let recent = state.pages.has_recent(chunk);
+    match may_take(state, chunk) {
+        true => Look::Take,
+        false if recent => Look::Pass,
+        false => Look::Part,
+    }
+}
+
+/// Whether every page of a chunk may be taken. All are asked: to ask makes a page recent no more.
 fn may_take(state: &mut State, chunk: u64) -> bool {
-    pages_of_chunk(chunk).all(|page| state.is_candidate(page))
+    pages_of_chunk(chunk).filter(|page| state.is_candidate(*page)).count() == CHUNK_PAGES
 }

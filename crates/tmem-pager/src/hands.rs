@@ -4,10 +4,11 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tmem_agent::protocol::{
-    Comm, Command, DOORBELL, GATE_FREE, GATE_HELD, GATE_WAITED, MAGIC, PAGE_BYTES, Packet, REGION,
+    ASKED, Comm, Command, DECODED, DONE, DOORBELL, GATE_FREE, GATE_HELD, GATE_WAITED, IDLE, MAGIC, MOVED, PAGE_BYTES,
+    Packet, REGION, RENEW,
 };
 use tmem_sys::{Pidfd, Shared, futex};
 
@@ -29,11 +30,13 @@ pub(crate) struct Places {
     /// One page, registered before anything else, which a fork child finds empty.
     pub(crate) tripwire: u64,
     pub(crate) staging: Range<u64>,
+    /// Where it decodes huge pages to: empty but while it is asked to.
+    pub(crate) landing: u64,
     /// Its stack, scratch and windows.
     pub(crate) private: Range<u64>,
 }
 
-/// An agent, to be commanded by one thread.
+/// An agent, to be commanded by one thread, and asked by one.
 #[derive(Debug)]
 pub(crate) struct Hands {
     pub(crate) pid: u32,
@@ -59,6 +62,27 @@ pub(crate) struct Order<'a> {
     pub(crate) pages: &'a [u64],
 }
 
+impl Order<'_> {
+    /// Writes it to a command, which is the monitor's. All relaxed: whoever hands the command over publishes it.
+    fn write(&self, command: &Command) {
+        command.op.store(self.op, Ordering::Relaxed); // as above
+        command.epoch.store(self.epoch, Ordering::Relaxed); // as above
+        command.progress.store(0, Ordering::Relaxed); // as above
+        for (field, value) in command.args.iter().zip(self.args) {
+            field.store(value, Ordering::Relaxed); // as above
+        }
+        for (field, value) in command.pages.iter().zip(self.pages) {
+            field.store(*value, Ordering::Relaxed); // as above
+        }
+        // One result at least: some orders have no pages, and a result all the same.
+        for result in command.results.iter().take(self.pages.len().max(1)) {
+            result.store(0, Ordering::Relaxed); // as above
+        }
+        let count = u32::try_from(self.pages.len()).unwrap_or(u32::MAX);
+        command.count.store(count, Ordering::Relaxed); // as above
+    }
+}
+
 /// A command that was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ticket(u32);
@@ -72,32 +96,21 @@ impl Hands {
     pub(crate) fn give(&self, order: &Order<'_>) -> Ticket {
         let mut sent = crate::lock(&self.sent);
         let ticket = Ticket(sent.commands);
-        let command = self.command(ticket);
-        // Relaxed for all the fields: `submitted` publishes them.
-        command.op.store(order.op, Ordering::Relaxed);
-        command.epoch.store(order.epoch, Ordering::Relaxed);
-        command.progress.store(0, Ordering::Relaxed); // as above
-        for (field, value) in command.args.iter().zip(order.args) {
-            field.store(value, Ordering::Relaxed); // as above
-        }
-        for (field, value) in command.pages.iter().zip(order.pages) {
-            field.store(*value, Ordering::Relaxed); // as above
-        }
-        // One result at least: some orders have no pages, and a result all the same.
-        for result in command.results.iter().take(order.pages.len().max(1)) {
-            result.store(0, Ordering::Relaxed); // as above
-        }
-        let count = u32::try_from(order.pages.len()).unwrap_or(u32::MAX);
-        command.count.store(count, Ordering::Relaxed); // as above
+        order.write(self.command(ticket));
         sent.commands = sent.commands.wrapping_add(1);
         // SeqCst, here and at `sleeps`: the agent stores `sleeps`, then loads `submitted`; we store `submitted`, then
         // load `sleeps`. One of the two sees the other. It also publishes the command.
         self.comm.submitted.store(sent.commands, Ordering::SeqCst);
+        self.ring();
+        ticket
+    }
+
+    /// Wakes the agent if it sleeps; the caller has just stored what it is to see.
+    fn ring(&self) {
         if self.comm.sleeps.load(Ordering::SeqCst) == 1 {
-            // A dead agent is noticed by whoever waits for the result.
+            // SeqCst: as the caller says. A dead agent is noticed by whoever waits for the result.
             let _ = self.send(DOORBELL, 0, None);
         }
-        ticket
     }
 
     /// Waits until a command is done.
@@ -119,6 +132,76 @@ impl Hands {
     pub(crate) fn command(&self, ticket: Ticket) -> &Command {
         &self.comm.commands[(ticket.0 % 2) as usize]
     }
+
+    // --- the second channel: one thread at a time, from `nothing_landed` to the end of a wait
+
+    /// Nothing has landed of what is going to be asked for.
+    pub(crate) fn nothing_landed(&self) {
+        // Relaxed: `landed` is asked under the state's lock, or by this thread.
+        self.comm.second.progress.store(0, Ordering::Relaxed);
+    }
+
+    /// Pages that have landed so far. For certain only under the gate, or when the agent is done.
+    pub(crate) fn landed(&self) -> usize {
+        // Acquire: pairs with the agent's store after the move; the pages are in place.
+        self.comm.second.progress.load(Ordering::Acquire) as usize
+    }
+
+    /// Asks the agent to decode.
+    pub(crate) fn ask(&self, order: &Order<'_>) {
+        order.write(&self.comm.second);
+        // SeqCst: as in `give`.
+        self.comm.asked.store(ASKED, Ordering::SeqCst);
+        self.ring();
+    }
+
+    /// Has the landing area mapped anew. False: the agent had not begun `soon`.
+    pub(crate) fn renew(&self, soon: Duration) -> Result<bool, AgentDied> {
+        self.ask(&Order { op: RENEW, epoch: 0, args: [0; 4], pages: &[] });
+        Ok(self.await_decoded(soon)? && self.await_done()? == MOVED)
+    }
+
+    /// Waits until the agent reads no blocks any more. False: it had not begun `soon`, and will not.
+    pub(crate) fn await_decoded(&self, soon: Duration) -> Result<bool, AgentDied> {
+        let asked = &self.comm.asked;
+        let end = Instant::now() + soon;
+        loop {
+            // Acquire: pairs with the agent's release; it has read the blocks.
+            let state = asked.load(Ordering::Acquire);
+            let left = end.saturating_duration_since(Instant::now());
+            match state {
+                DECODED | DONE => return Ok(true),
+                ASKED if left.is_zero() => {
+                    // Relaxed, both: nothing is published by taking it back, nor seen if that fails.
+                    if asked.compare_exchange(ASKED, IDLE, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                        return Ok(false);
+                    }
+                }
+                ASKED => _ = futex::wait(asked, state, Some(left)),
+                _ if self.is_dead() => return Err(AgentDied),
+                _ => _ = futex::wait(asked, state, Some(PATIENCE)),
+            }
+        }
+    }
+
+    /// Waits until the agent is done. Returns its result.
+    pub(crate) fn await_done(&self) -> Result<u32, AgentDied> {
+        let asked = &self.comm.asked;
+        loop {
+            // Acquire: pairs with the agent's release; the results are visible.
+            let state = asked.load(Ordering::Acquire);
+            if state == DONE {
+                asked.store(IDLE, Ordering::Relaxed); // Relaxed: the agent looks for ASKED only
+                return Ok(self.comm.second.results[0].load(Ordering::Relaxed)); // as above
+            }
+            if self.is_dead() {
+                return Err(AgentDied);
+            }
+            futex::wait(asked, state, Some(PATIENCE));
+        }
+    }
+
+    // --- regions, and ends
 
     /// Makes sure that the agent knows a region of the store.
     pub(crate) fn tell_region(&self, number: u32, memfd: BorrowedFd<'_>) -> Result<(), AgentDied> {
@@ -147,7 +230,7 @@ impl Hands {
 
     /// Whether a range touches what the agent has mapped for itself.
     pub(crate) fn is_own(&self, range: &Range<u64>) -> bool {
-        let Places { tripwire, staging, private } = &self.places;
+        let Places { tripwire, staging, private, .. } = &self.places;
         let overlaps = |own: &Range<u64>| range.start < own.end && own.start < range.end;
         overlaps(staging) || overlaps(private) || overlaps(&(*tripwire..tripwire + PAGE_BYTES))
     }

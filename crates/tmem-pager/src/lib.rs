@@ -11,7 +11,8 @@
 //! | `server` | one on each CPU, for each address space that is registered | applies events, answers faults |
 //!
 //! Under them lie `space` (what is known of one address space), with `page_table`, `staging`, `intervals`; `slots`
-//! (evicted pages, and who names them); `hands` (commands to an agent, and the gate); `placement` (where threads run); `core` (what all share).
+//! (evicted pages, and who names them); `hands` (commands to an agent, and the gate); `whole` (huge pages on their way
+//! back); `placement` (where threads run); `core` (what all share).
 //!
 //! A thread of the monitor that panics takes the whole process with it: agents then stop their programs, which never
 //! see a wrong byte.
@@ -40,6 +41,7 @@ mod staging;
 mod streams;
 mod units;
 mod watch;
+mod whole;
 mod wire;
 
 pub use control::set_limit;

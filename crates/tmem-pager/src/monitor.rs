@@ -93,6 +93,7 @@ impl Monitor {
             stalled_s: counters.stalled_ns.get() as f64 / 1e9,
             evicted_bytes: counters.evicted_pages.get() * PAGE_BYTES,
             copied_bytes: counters.copied_bytes.get(),
+            huge_pages_restored: counters.huge_restored.get(),
             processes: counters.processes.get(),
             managed_processes: counters.managed.get(),
             unmanaged_processes: counters.unmanaged.get(),

@@ -29,11 +29,19 @@ struct Chunk {
     unsettled: [u64; BIT_WORDS],
     /// When the program last asked for pages of it to be discarded.
     discarded: Option<Instant>,
+    /// It left as a huge page, and nothing of it has come back: not even a page table is there. `count` is all.
+    whole: bool,
 }
 
 impl Chunk {
-    const EMPTY: Self =
-        Self { slots: [0; CHUNK_PAGES], count: 0, recent: [0; BIT_WORDS], unsettled: [0; BIT_WORDS], discarded: None };
+    const EMPTY: Self = Self {
+        slots: [0; CHUNK_PAGES],
+        count: 0,
+        recent: [0; BIT_WORDS],
+        unsettled: [0; BIT_WORDS],
+        discarded: None,
+        whole: false,
+    };
 }
 
 impl Chunk {
@@ -71,11 +79,24 @@ impl PageTable {
         chunk.count += 1;
     }
 
+    /// All pages of a chunk were given slots to leave as a huge page. True until any of them loses its own.
+    pub(crate) fn set_whole(&mut self, chunk: u64) {
+        let chunk = self.chunk(Page::in_chunk(chunk, 0));
+        assert_eq!(chunk.count, CHUNK_PAGES, "a huge page has a slot for every page");
+        chunk.whole = true;
+    }
+
+    /// Whether a chunk left as a huge page and nothing of it has come back.
+    pub(crate) fn is_whole(&self, chunk: u64) -> bool {
+        self.chunks.get(&chunk).is_some_and(|chunk| chunk.whole)
+    }
+
     /// Takes the slot of a page away.
     pub(crate) fn clear(&mut self, page: Page) -> Option<Slot> {
         let chunk = self.chunks.get_mut(&page.chunk())?;
         let number = core::mem::take(&mut chunk.slots[page.index()]);
         chunk.count -= usize::from(number != 0);
+        chunk.whole = false;
         (number != 0).then_some(Slot(number))
     }
 
@@ -85,6 +106,7 @@ impl PageTable {
         for number in numbers {
             let inside = indexes(&pages, number);
             let Some(chunk) = self.chunks.get_mut(&number) else { continue };
+            chunk.whole = false;
             for index in inside.clone() {
                 let slot = core::mem::take(&mut chunk.slots[index]);
                 set_bit(&mut chunk.recent, index, false);
@@ -133,6 +155,7 @@ impl PageTable {
             if let Some(index) = chunk.slots.iter().position(|entry| *entry == slot.0) {
                 chunk.slots[index] = 0;
                 chunk.count -= 1;
+                chunk.whole = false;
                 return Some(Page::in_chunk(*number, index));
             }
         }
@@ -144,6 +167,11 @@ impl PageTable {
         let chunk = self.chunk(page);
         set_bit(&mut chunk.recent, page.index(), true);
         set_bit(&mut chunk.unsettled, page.index(), false);
+    }
+
+    /// Whether any page of a chunk is recent.
+    pub(crate) fn has_recent(&self, chunk: u64) -> bool {
+        self.chunks.get(&chunk).is_some_and(|chunk| chunk.recent != [0; BIT_WORDS])
     }
 
     /// The program has asked for some pages to be discarded.
@@ -246,6 +274,29 @@ mod tests {
         table.unsettle(Page(3)..Page(4));
         table.chunk(Page(3)).settle();
         assert!(table.is_candidate(Page(3)));
+    }
+
+    #[test]
+    fn a_chunk_is_whole_until_a_page_of_it_is_touched() {
+        let all: Vec<_> = (512..1024).zip(1..).collect();
+        let whole = || {
+            let mut table = table(&all);
+            table.set_whole(1);
+            assert!(table.is_whole(1) && !table.is_whole(0));
+            table
+        };
+        let mut cleared = whole();
+        cleared.clear(Page(600));
+        let mut cleared_by_slot = whole();
+        cleared_by_slot.clear_slot(Slot(7));
+        let mut forgotten = whole();
+        forgotten.forget(Page(1000)..Page(2000), |_, _| {});
+        let mut moved = whole();
+        moved.relocate(Page(512)..Page(1024), Page(5120));
+        let forked = whole().fork(|_, _| true);
+        for table in [cleared, cleared_by_slot, forgotten, moved, forked] {
+            assert!(!table.is_whole(1) && !table.is_whole(10));
+        }
     }
 
     #[test]

@@ -28,6 +28,7 @@ use crate::slots::{Freed, Place, Slot};
 use crate::space::{Fault, Space, State};
 use crate::streams::WINDOW;
 use crate::units::{PAGE, Page};
+use crate::whole::{self, Restored};
 use crate::{lock, read};
 
 /// A server rests when it was woken so often for faults that another one took; one that it takes itself makes up for
@@ -270,6 +271,13 @@ impl Server {
             return Answer::Full;
         }
         let space = Arc::clone(&self.space);
+        state = match whole::restore(&self.core, &space, state, fault) {
+            Restored::No(state) => state,
+            Restored::Given => return Answer::Given,
+            Restored::Later => return Answer::Again,
+            Restored::NoRoom => return Answer::Full,
+            Restored::Gone => return Answer::Gone,
+        };
         let place = lock(&self.core.slots).place(slot);
         if let Place::Staged(owner, at) = place
             && owner == space.id
@@ -310,7 +318,8 @@ impl Server {
         let mut found = Vec::new();
         let mut next = page.next();
         while found.len() < most {
-            let Some(slot) = state.pages.slot(next) else { break };
+            let alone = state.pages.slot(next).filter(|_| !state.pages.is_whole(next.chunk()));
+            let Some(slot) = alone else { break };
             if lock(&self.core.slots).place(slot) != Place::Stored {
                 break;
             }

@@ -18,6 +18,9 @@
 //! are written
 //! before the agent lets the gate go. Cancelled moves lose their slots.
 //!
+//! # A huge page on its way back
+//! See [`crate::whole`]: its slots stay named until it is in place, and whoever applies events drops them first if it is.
+//!
 //! # Staged pages of another address space
 //! A fork child's slots may lie in its parent's staging area. Whoever reads staging holds `reading`; the evictor takes
 //! it for writing, for a moment, between making slots stored and giving their staging memory back.
@@ -39,6 +42,7 @@ use crate::slots::{Slot, Staged};
 use crate::staging::Staging;
 use crate::streams::Streams;
 use crate::units::{Page, pages_of};
+use crate::whole::Whole;
 
 /// Number of an address space; a fork child learns its own from its tripwire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -101,6 +105,7 @@ pub(crate) struct State {
     pub(crate) staging: Staging,
     pub(crate) flight: Option<Flight>,
     pub(crate) streams: Streams,
+    pub(crate) whole: Whole,
     /// Where the evictor goes on.
     pub(crate) hand: u64,
     /// What is not to be taken: the ends of stacks, what the kernel writes when a thread exits.
@@ -261,6 +266,7 @@ impl State {
             staging: Staging::new(staging_slots),
             flight: None,
             streams: Streams::default(),
+            whole: Whole::default(),
             hand: 0,
             excluded: Intervals::default(),
         }
@@ -275,6 +281,7 @@ impl State {
         withheld: impl Fn() -> Intervals,
     ) -> Effects {
         let mut effects = Effects::default();
+        self.settle_landing(hands, &mut effects.dropped);
         let now = Instant::now();
         for event in events {
             match event {
@@ -322,6 +329,9 @@ impl State {
 
     /// Takes the pages of a range out of the move under way. Returns false if that cannot be done page by page.
     fn cancel(&self, hands: Option<&Hands>, range: &Range<u64>) -> bool {
+        if self.whole.is_landing(range) {
+            return false;
+        }
         let (Some(flight), Some(hands)) = (&self.flight, hands) else { return true };
         if flight.kind == FlightKind::Whole {
             return false;

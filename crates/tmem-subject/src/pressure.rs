@@ -69,6 +69,18 @@ impl Pressure {
         }
     }
 
+    /// Waits until somebody else's pressure has taken at least `wanted` of the region's pages away.
+    pub(crate) fn await_eviction(&mut self, region: &Region, wanted: usize) {
+        let end = Instant::now() + PATIENCE;
+        while !self.options.native && absent(region.base, region.pages()) < wanted {
+            std::thread::sleep(Duration::from_millis(10));
+            if Instant::now() > end {
+                eprintln!("tmem-subject {}: not evicted: {wanted} pages", std::process::id());
+                sys::exit(NOT_EVICTED);
+            }
+        }
+    }
+
     /// Touches some of the ballast: writes it the first time around, and reads and checks it later. Each page is
     /// touched once more a little later: a pager that protects what was touched twice must age the rest.
     pub(crate) fn push(&mut self) {

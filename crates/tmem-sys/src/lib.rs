@@ -10,9 +10,9 @@
 //! For other processes, their page faults first:
 //! - [`Userfaultfd`]: serves faults of another address space, and tells what becomes of it.
 //! - [`Pagemap`], [`mappings`], [`ResidencyOf`]: what it has in memory, and where.
-//! - [`Pidfd`], [`read_memory`], [`same_memory`], [`threads`], [`robust_list_head`]: the process and its threads.
+//! - [`Pidfd`], [`read_memory`], [`write_memory`], [`same_memory`], [`threads`], [`robust_list_head`]: the process and its threads.
 //! - [`Shared`], [`futex`]: memory that it shares with us, and sleep on a word of it.
-//! - [`pin_to_cpu`]: where the calling thread runs.
+//! - [`run_on`], [`take_turns`], [`CpuOf`]: where threads run, and when.
 
 pub mod futex;
 mod inherited;
@@ -31,7 +31,7 @@ pub use inherited::without_inherited;
 pub use maps::{Mapping, MappingKind, mapping_at, mappings, withheld_from_children};
 pub use memfd::Memfd;
 pub use pagemap::{PageRun, Pagemap};
-pub use peer::{Pidfd, READ_PAGES, read_memory, read_pages, same_memory};
+pub use peer::{Pidfd, READ_PAGES, read_memory, read_pages, same_memory, write_memory};
 pub use prefetch::prefetch;
 pub use process::{MemoryUse, Residency, ResidencyOf, proportional_anonymous, resident_bytes};
 pub use reservation::{Pages, Reservation};

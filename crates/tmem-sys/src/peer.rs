@@ -82,6 +82,20 @@ pub fn read_memory(pid: u32, address: u64, into: &mut [u8]) -> Result<usize, Err
     read_pieces(pid, &from, into)
 }
 
+/// Copies bytes to memory of a process at `address`, up to the first page that is not writable; returns the bytes
+/// copied. A page that waits for a userfaultfd makes this wait too.
+///
+/// # Errors
+/// `FAULT`: not even the first page is writable.
+pub fn write_memory(pid: u32, address: u64, from: &[u8]) -> Result<usize, Errno> {
+    let own = libc::iovec { iov_base: from.as_ptr().cast_mut().cast(), iov_len: from.len() };
+    let to = piece(address, from.len());
+    let pid = raw_pid(pid)?;
+    // SAFETY: reads `from`, which is borrowed, and one piece of each side; what it writes to belongs to another process.
+    let copied = unsafe { libc::process_vm_writev(pid, &raw const own, 1, &raw const to, 1, 0) };
+    usize::try_from(copied).map_err(|_| last_errno())
+}
+
 /// Copies whole pages at `addresses` (at most [`READ_PAGES`]) of a process to `into`, side by side, up to the first
 /// that is not readable; returns the bytes copied. Waits as [`read_memory`] does.
 ///

@@ -67,7 +67,8 @@ impl CpuOf {
 /// None that is known.
 pub fn own_cpus() -> Result<Vec<u32>, Errno> {
     let set = sched_getaffinity(None)?;
-    Ok((0..CpuSet::MAX_CPU as u32).filter(|&cpu| set.is_set(cpu as usize)).collect())
+    let cpus = (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu));
+    Ok(cpus.filter_map(|cpu| u32::try_from(cpu).ok()).collect())
 }
 
 /// Lets a thread, ours or another process's, run on these CPUs alone; 0 is the calling one.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use support::{Area, advise, own_thread, store, write_protect};
 use tmem_sys::{
     CpuOf, Pagemap, ResidencyOf, mapping_at, mappings, proportional_anonymous, read_memory, robust_list_head,
-    same_memory, system_call_of, threads,
+    same_memory, threads,
 };
 
 /// Prints the median and the least time of a call.
@@ -33,7 +33,7 @@ fn costs() {
     let pid = std::process::id();
     let of = ResidencyOf::open(pid).unwrap();
     cost("residency: all", 2000, || _ = black_box(of.read().unwrap()));
-    cost("residency: anonymous", 2000, || _ = black_box(of.anonymous().unwrap()));
+    cost("residency: mapped and anonymous", 2000, || _ = black_box(of.mapped_and_anonymous().unwrap()));
 
     let area = Area::pages(200);
     (0..200).step_by(2).for_each(|page| write_protect(area.pages_range(page..page + 1)));
@@ -64,11 +64,10 @@ fn costs() {
     });
 
     let (mut tids, mut page) = (Vec::new(), [0; 4096]);
-    let cpu_of = CpuOf::open(pid, own_thread()).unwrap();
+    let cpu_of = CpuOf::open(own_thread()).unwrap();
     cost("robust_list_head", 2000, || _ = black_box(robust_list_head(own_thread()).unwrap()));
     cost("same_memory", 2000, || _ = black_box(same_memory(pid, own_thread()).unwrap()));
     cost("read_memory: 4 KiB", 2000, || _ = black_box(read_memory(pid, area.page(3), &mut page).unwrap()));
-    cost("system_call_of", 2000, || _ = black_box(system_call_of(pid, own_thread()).unwrap()));
     cost("cpu_of", 2000, || _ = black_box(cpu_of.read().unwrap()));
     cost("threads: 2", 2000, || {
         tids.clear();

@@ -5,15 +5,14 @@
 mod support;
 
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 use support::{Area, PAGE, advise, alone, fork, load, own_thread, store, wait_for};
 use tmem_sys::{
     CpuOf, Errno, HUGE_PAGE_BYTES, Mapping, MappingKind, Memfd, PAGE_BYTES, PageRun, Pagemap, Pages, Pidfd, READ_PAGES,
-    Reservation, ResidencyOf, Signal, mapping_at, mappings, pin_to_cpu, proportional_anonymous, read_memory,
-    read_pages, robust_list_head, same_memory, system_call_of, threads, unpin,
+    Reservation, ResidencyOf, Signal, Turn, mapping_at, mappings, own_cpus, proportional_anonymous, read_memory,
+    read_pages, robust_list_head, run_on, same_memory, take_turns, threads,
 };
 
 fn own() -> u32 {
@@ -157,11 +156,11 @@ fn residency_grows_by_what_is_touched() {
     let of = ResidencyOf::open(own()).unwrap();
     let area = Area::pages(2048);
     advise(area.range(), libc::MADV_NOHUGEPAGE);
-    let before = (of.read().unwrap(), of.anonymous().unwrap(), proportional_anonymous(own()).unwrap());
+    let before = (of.read().unwrap(), of.mapped_and_anonymous().unwrap(), proportional_anonymous(own()).unwrap());
     (0..2048).for_each(|page| store(area.page(page), 1));
-    let after = (of.read().unwrap(), of.anonymous().unwrap(), proportional_anonymous(own()).unwrap());
+    let after = (of.read().unwrap(), of.mapped_and_anonymous().unwrap(), proportional_anonymous(own()).unwrap());
     let slack = 64 * 2 * PAGE; // counters of kernels before 6.17
-    for grown in [after.0.anonymous - before.0.anonymous, after.1 - before.1, after.2 - before.2] {
+    for grown in [after.0.anonymous - before.0.anonymous, after.1.1 - before.1.1, after.2 - before.2] {
         assert!(grown.abs_diff(8 << 20) <= slack, "{grown}");
     }
     assert!(after.0.file > 0 && after.0.total() > 8 << 20);
@@ -174,15 +173,15 @@ fn residency_of_the_dead_is_an_error_or_nothing() {
     let mut child = Sleeper::new();
     let of = ResidencyOf::open(child.0.id()).unwrap();
     let pidfd = Pidfd::open(child.0.id()).unwrap();
-    assert!(of.anonymous().is_ok() && of.read().is_ok());
+    assert!(of.mapped_and_anonymous().is_ok() && of.read().is_ok());
     child.0.kill().unwrap();
     while pidfd.has_exited() == Ok(false) {
         thread::yield_now();
     }
-    assert_eq!(of.anonymous().unwrap(), 0); // its parent has not been told
+    assert_eq!(of.mapped_and_anonymous().unwrap().1, 0); // its parent has not been told
     assert_eq!(of.read().unwrap_err().kind(), std::io::ErrorKind::InvalidData);
     child.0.wait().unwrap();
-    assert!(of.anonymous().is_err() && of.read().is_err());
+    assert!(of.mapped_and_anonymous().is_err() && of.read().is_err());
 }
 
 #[test]
@@ -251,24 +250,6 @@ fn threads_are_listed_with_where_they_sleep() {
     assert!(all.contains(&thread.0) && all.contains(&own()));
     assert_ne!(robust_list_head(thread.0).unwrap(), 0);
     let deadline = Instant::now() + Duration::from_secs(10);
-    let futex = u64::try_from(libc::SYS_futex).unwrap();
-    while system_call_of(own(), thread.0).unwrap() != Some(futex) {
-        assert!(Instant::now() < deadline, "the thread sleeps nowhere");
-    }
-    let busy = AtomicBool::new(true);
-    thread::scope(|scope| {
-        let (number, numbers) = mpsc::channel();
-        let busy = &busy;
-        scope.spawn(move || {
-            number.send(own_thread()).unwrap();
-            while busy.load(Ordering::Relaxed) {} // nothing else is told
-        });
-        let runs = numbers.recv().unwrap();
-        while system_call_of(own(), runs).unwrap().is_some() {
-            assert!(Instant::now() < deadline, "a busy thread does not run");
-        }
-        busy.store(false, Ordering::Relaxed); // as above
-    });
     let gone = thread.0;
     drop(thread);
     while robust_list_head(gone) != Err(Errno::SRCH) {
@@ -277,16 +258,32 @@ fn threads_are_listed_with_where_they_sleep() {
 }
 
 #[test]
-fn a_pinned_thread_runs_where_it_was_told() {
+fn a_thread_runs_where_it_was_told() {
     let _alone = alone();
-    let own_cpu = CpuOf::open(own(), own_thread()).unwrap();
-    let cpu = own_cpu.read().unwrap();
-    pin_to_cpu(cpu).unwrap();
-    assert_eq!(own_cpu.read().unwrap(), cpu);
-    assert_eq!(rustix::thread::sched_getaffinity(None).unwrap().count(), 1);
-    assert_eq!(pin_to_cpu(1023), Err(Errno::INVAL));
-    unpin().unwrap();
-    let cpus = rustix::thread::sched_getaffinity(None).unwrap().count();
-    let main = rustix::process::getpid();
-    assert_eq!(cpus, rustix::thread::sched_getaffinity(Some(main)).unwrap().count());
+    let cpus = own_cpus().unwrap();
+    assert!(!cpus.is_empty());
+    let own_cpu = CpuOf::open(own_thread()).unwrap();
+    for cpu in &cpus {
+        run_on(0, &[*cpu]).unwrap();
+        assert_eq!((own_cpu.read().unwrap(), own_cpus().unwrap()), (*cpu, vec![*cpu]));
+    }
+    assert_eq!(run_on(0, &[1023]), Err(Errno::INVAL));
+    assert_eq!(run_on(0, &[]), Err(Errno::INVAL));
+    run_on(0, &cpus).unwrap();
+    assert_eq!(own_cpus().unwrap(), cpus);
+    assert!(CpuOf::open(u32::MAX).is_err());
+}
+
+#[test]
+fn a_thread_takes_turns_as_it_was_told() {
+    thread::spawn(|| {
+        for (turn, policy) in [(Turn::Patient, libc::SCHED_BATCH), (Turn::Last, libc::SCHED_IDLE)] {
+            take_turns(0, turn).unwrap();
+            // SAFETY: a question about the calling thread.
+            assert_eq!(unsafe { libc::sched_getscheduler(0) }, policy);
+        }
+        assert_eq!(take_turns(u32::MAX, Turn::Fair), Err(Errno::SRCH));
+    })
+    .join()
+    .unwrap();
 }

@@ -7,7 +7,7 @@ use crate::context::Taken;
 use crate::engine::Engine;
 use crate::loan::Loan;
 use crate::memory::{Gather, Scatter};
-use crate::ops::{After, Target};
+use crate::ops::{After, Located, Target};
 use crate::outcome::{ByteRange, Outcome, Refusal};
 use crate::stats::{Counter, Stats};
 use crate::store::{Store, StoreError};
@@ -371,6 +371,27 @@ impl Pool {
     #[must_use]
     pub fn lend(&self) -> Loan {
         Loan::new(self.clone())
+    }
+
+    /// Shows where the blocks of some granules (offsets over 4096) of an object lie, for another process that maps
+    /// the regions to decode them. They were checked against their checksums as a get does, and neither move nor are
+    /// reused until `visit` returns, even if they are flushed or replaced meanwhile. What another process that maps a
+    /// region does to a block after the check is not noticed: see [`Loan`], "Trust".
+    ///
+    /// `visit` must not use this store, and should last no longer than about a millisecond: no memory is reclaimed
+    /// meanwhile, and one of the few contexts that operations need is taken. Nothing is counted.
+    ///
+    /// # Errors
+    /// [`Outcome::Corrupt`] for the first granule that is damaged, and [`Outcome::Refused`] when the pool or client was
+    /// destroyed; `visit` was not called then.
+    pub fn with_blocks<R>(
+        &self,
+        object: impl Into<ObjectId>,
+        granules: &[u64],
+        visit: impl FnOnce(&[Located]) -> R,
+    ) -> Result<R, Outcome> {
+        let target = self.target(object.into()).map_err(Outcome::Refused)?;
+        self.engine().with_blocks(target, granules, visit)
     }
 
     pub(crate) fn engine(&self) -> &Engine {

@@ -92,6 +92,8 @@ pub use client_face::{Client, Pool, PoolOptions};
 #[cfg(not(loom))]
 pub use loan::{Content, LentBlock, Loan, MOST_ROOM_BYTES, Room};
 #[cfg(not(loom))]
+pub use ops::Located;
+#[cfg(not(loom))]
 pub use outcome::{GranuleMap, Outcome, Refusal, Rejection};
 #[cfg(not(loom))]
 pub use segment::REGION_BYTES;

@@ -27,6 +27,13 @@ pub const REGION_BYTES: usize = REGION_SEGMENTS * SEGMENT_BYTES;
 pub(crate) const CAPACITY_SEGMENTS: u32 = 1 << 19;
 const _: () = assert!(CAPACITY_SEGMENTS <= MAX_SEGMENTS);
 
+/// Where a unit of a segment is: region, and byte within it.
+pub(crate) fn place_in_region(segment: SegmentId, unit: u32) -> (u32, u64) {
+    #[expect(clippy::cast_possible_truncation, reason = "a segment's number has 32 bits")]
+    let (region, nth) = (segment.0 / REGION_SEGMENTS as u32, segment.0 as usize % REGION_SEGMENTS);
+    (region, (nth * SEGMENT_BYTES + unit_bytes(unit)) as u64)
+}
+
 /// Bytes of bookkeeping for each region.
 pub(crate) const REGION_ROWS_BYTES: usize = REGION_SEGMENTS * size_of::<Row>();
 
@@ -179,9 +186,7 @@ impl OpenSegment {
 
     /// Where the next block goes: region, and byte within it.
     pub(crate) fn tail_place(&self) -> (u32, u64) {
-        #[expect(clippy::cast_possible_truncation, reason = "a segment's number has 32 bits")]
-        let (region, nth) = (self.id.0 / REGION_SEGMENTS as u32, self.id.0 as usize % REGION_SEGMENTS);
-        (region, (nth * SEGMENT_BYTES + unit_bytes(self.tail)) as u64)
+        place_in_region(self.id, self.tail)
     }
 
     /// Where the payload of the next block goes: all of [`Self::room`].

@@ -12,7 +12,7 @@ use support::pages::{self, KINDS, Kind, PAGE};
 use support::random::Random;
 use support::{GRANULE, MIB, pool_of, quiet_store};
 use tmem::{
-    Cleaning, ClientOptions, Content, LentBlock, Loan, MOST_ROOM_BYTES, Outcome, Policy, Pool, PoolOptions,
+    Cleaning, ClientOptions, Content, LentBlock, Loan, Located, MOST_ROOM_BYTES, Outcome, Policy, Pool, PoolOptions,
     REGION_BYTES, Refusal, Rejection, Room, SEGMENT_BYTES, Store, StoreOptions,
 };
 use tmem_codec::{Codec, Temperature, Workspace};
@@ -443,4 +443,100 @@ fn a_loan_outlives_its_store() {
     let Encoder { loan, store, .. } = encoder;
     drop(store);
     drop(loan);
+}
+
+/// As the other process would do it on the way back: `None` for what it has to be given.
+fn decode_located(store: &Store, located: Located) -> Option<[u8; PAGE]> {
+    let mut page = [0; PAGE];
+    match located {
+        Located::Missing | Located::Other => return None,
+        Located::Filled(pattern) => page.as_chunks_mut::<4>().0.fill(pattern.to_le_bytes()),
+        Located::Block { region, offset_bytes, codec, bytes } => {
+            let mut payload = vec![0; bytes as usize];
+            file_of(store, region).read_exact_at(&mut payload, offset_bytes).unwrap();
+            let codec = Codec::try_from(codec).unwrap();
+            tmem_codec::decode(&mut Workspace::new(), codec, &payload, &mut page).unwrap();
+        }
+    }
+    Some(page)
+}
+
+#[test]
+fn what_is_located_decodes_to_what_was_brought() {
+    let store = quiet_store(64 * MIB);
+    let pool = pool_of(&store, "test", PoolOptions::persistent());
+    let mut encoder = Encoder::new(&store, &pool);
+    let pages = pages_at(0..1000, 3);
+    assert_eq!(encoder.bring(&pages), (1000, None));
+    // In any order, over leaves; the one in the middle is not there.
+    let granules: Vec<u64> = (0..500).rev().chain([5000]).chain(500..1000).collect();
+    let decoded = pool.with_blocks(1, &granules, |located| {
+        assert_eq!(located.len(), granules.len());
+        located.iter().map(|located| decode_located(&store, *located)).collect::<Vec<_>>()
+    });
+    for (granule, page) in granules.iter().zip(decoded.unwrap()) {
+        let brought = pages.iter().find(|(at, _)| at == granule).map(|(_, page)| *page);
+        assert!(page == brought, "granule {granule}");
+    }
+    assert_eq!(pool.with_blocks(2, &[0], |located| located[0]), Ok(Located::Missing));
+}
+
+#[test]
+fn a_located_block_outlives_its_entry() {
+    let store = Store::new(StoreOptions { budget_bytes: 256 * MIB, cleaning: Cleaning::Background }).unwrap();
+    let pool = pool_of(&store, "test", PoolOptions::persistent());
+    let mut encoder = Encoder::new(&store, &pool);
+    let pages = pages_at(0..64, 4);
+    assert_eq!(encoder.bring(&pages), (64, None));
+    let granules: Vec<u64> = (0..64).collect();
+    let others = || {
+        assert_eq!(pool.flush_object(1), Outcome::Flushed { granules: 64 });
+        // Some segments are filled and emptied meanwhile.
+        for nth in 0..2048 {
+            let page = pages::page(Kind::Noise, nth);
+            let _ = pool.put(2, nth % 128 * GRANULE, &page);
+        }
+    };
+    let held = pool.with_blocks(1, &granules, |located| {
+        std::thread::scope(|scope| scope.spawn(others).join().unwrap());
+        located.iter().map(|located| decode_located(&store, *located)).collect::<Vec<_>>()
+    });
+    for ((granule, page), held) in pages.iter().zip(held.unwrap()) {
+        assert!(held == Some(*page), "granule {granule}");
+    }
+    store.validate();
+}
+
+#[test]
+fn a_damaged_block_is_not_located() {
+    let store = quiet_store(64 * MIB);
+    let pool = pool_of(&store, "test", PoolOptions::persistent());
+    let mut encoder = Encoder::new(&store, &pool);
+    assert_eq!(encoder.bring(&[(0, [7; PAGE]), (1, pages::page(Kind::Noise, 1))]), (2, None));
+    let located = pool.with_blocks(1, &[0, 1], <[Located]>::to_vec).unwrap();
+    assert_eq!(located[0], Located::Filled(0x0707_0707));
+    let Located::Block { region, offset_bytes, .. } = located[1] else { panic!("{located:?}") };
+    encoder.file(region).write_all_at(&[0; 100], offset_bytes + 100).unwrap();
+    let called = pool.with_blocks(1, &[0, 1], |_| panic!("called"));
+    assert_eq!(called, Err(Outcome::Corrupt { offset: GRANULE }));
+}
+
+#[test]
+fn what_the_cleaner_put_together_is_to_be_got() {
+    let store = quiet_store(64 * MIB);
+    let pool = pool_of(&store, "test", PoolOptions::persistent().policy(Policy::Balanced));
+    for granule in 0..64 {
+        assert_eq!(pool.put(1, granule * GRANULE, &pages::page(Kind::Text, granule)), Outcome::Stored);
+    }
+    assert_eq!(pool.put(1, 64 * GRANULE, &[1, 2, 3]), Outcome::Stored);
+    store.settle_all();
+    assert_eq!(pool.with_blocks(1, &[0, 64], <[Located]>::to_vec).unwrap(), [Located::Other; 2]);
+}
+
+#[test]
+fn a_destroyed_pool_locates_nothing() {
+    let store = quiet_store(64 * MIB);
+    let pool = pool_of(&store, "test", PoolOptions::persistent());
+    pool.destroy().unwrap();
+    assert!(matches!(pool.with_blocks(1, &[0], |_| ()), Err(Outcome::Refused(Refusal::UnknownPool(_)))));
 }

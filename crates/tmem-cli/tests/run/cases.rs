@@ -11,7 +11,7 @@ const SKIPPED: i32 = 77;
 const LIMIT: &str = "64M";
 
 /// Cases that tests of other modules run.
-const ELSEWHERE: &[&str] = &["arguments", "exit", "die", "orphan", "daemon", "noise", "hold", "torture"];
+const ELSEWHERE: &[&str] = &["arguments", "exit", "die", "orphan", "daemon", "noise", "hold", "torture", "huge-walk"];
 
 /// Runs a case; the report is checked by `check`.
 #[track_caller]

@@ -9,6 +9,7 @@ mod cases;
 mod deaths;
 mod full;
 mod harness;
+mod huge;
 mod limits;
 mod lives;
 mod programs;

@@ -5,7 +5,7 @@ use crate::fork::child;
 use crate::options::Options;
 use crate::pressure::{Pressure, absent};
 use crate::region::Region;
-use crate::sys::{self, HUGE, PAGE, RW, demand};
+use crate::sys::{self, HUGE, PAGE, RW, WRONG, demand};
 use std::fs;
 use std::os::fd::AsRawFd;
 
@@ -159,14 +159,52 @@ pub(crate) fn hugetlb(options: &Options) -> u64 {
     huge.check_all() ^ region.check_all()
 }
 
-/// A region of huge pages, evicted and read again; says how many there were before and are after.
-pub(crate) fn huge_pages(options: &Options) -> u64 {
+/// Memory of huge pages, not touched yet.
+fn huge_region(options: &Options) -> Region {
     let bytes = (options.mib << 20).next_multiple_of(HUGE);
     let base = sys::map(bytes + HUGE, RW, libc::MAP_NORESERVE).next_multiple_of(HUGE);
     if let Err(error) = sys::advise(base, bytes, libc::MADV_HUGEPAGE) {
         sys::skip(&format!("madvise(MADV_HUGEPAGE): {error}"));
     }
-    let mut region = Region::at(base, bytes / PAGE, options.seed);
+    Region::at(base, bytes / PAGE, options.seed)
+}
+
+/// Huge pages that are walked over, again and again, and do not all fit: they leave whole, and come back whole. Of what
+/// is there during the walks, nine tenths must be huge pages.
+pub(crate) fn huge_walk(options: &Options) -> u64 {
+    let mut region = huge_region(options);
+    let (base, bytes) = (region.base, region.bytes());
+    region.fill(region.all());
+    if huge_kib(base, bytes) == 0 {
+        sys::skip("the kernel gives no huge pages here");
+    }
+    // Somebody lowers the limit now: what is touched for the first time under pressure is given as small pages.
+    println!("ready");
+    Pressure::new(options).await_eviction(&region, region.pages() / 3);
+    let (mut digest, mut huge, mut there) = (0, 0, 0);
+    for walk in 0..options.times {
+        for part in 0..4 {
+            let pages = region.pages() / 4 * part..region.pages() / 4 * (part + 1);
+            digest ^= region.check_each(pages.clone());
+            if walk % 2 == 1 {
+                region.fill(pages);
+            }
+            huge += huge_kib(base, bytes);
+            there += (region.pages() - absent(base, region.pages())) * (PAGE >> 10);
+        }
+        println!("walk {walk}: {there} kB were there so far, {huge} kB of them as huge pages");
+    }
+    if huge * 10 < there * 9 && !options.native {
+        eprintln!("tmem-subject: huge pages came back as small ones");
+        sys::exit(WRONG);
+    }
+    digest ^ region.check_all()
+}
+
+/// A region of huge pages, evicted and read again; says how many there were before and are after.
+pub(crate) fn huge_pages(options: &Options) -> u64 {
+    let mut region = huge_region(options);
+    let (base, bytes) = (region.base, region.bytes());
     region.fill(region.all());
     let before = huge_kib(base, bytes);
     if before == 0 {

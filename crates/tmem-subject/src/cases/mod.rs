@@ -97,6 +97,7 @@ pub(crate) const CASES: &[(&str, Case)] = &[
     ("private-file", kinds::private_file),
     ("hugetlb", kinds::hugetlb),
     ("huge-pages", kinds::huge_pages),
+    ("huge-walk", kinds::huge_walk),
     ("own-userfaultfd", userfault::own),
     ("noise", full::noise),
     ("hold", full::hold),

@@ -184,7 +184,7 @@ impl Engine {
             granules += 1;
         }
         let entries = &entries[..granules];
-        let Ok(verified) = self.verify(span, block, pin) else {
+        let Ok(verified) = self.verify((span.leaf, span.index), block, pin) else {
             return Step::Damaged(granules);
         };
         if after == After::Flush && !self.take_entries(pool, context, span, entries) {
@@ -202,11 +202,17 @@ impl Engine {
         Step::Filled(granules)
     }
 
-    /// The header and payload of the span's block, if they are intact and the block is the one that the entry meant.
-    fn verify<'a>(&'a self, span: &Span, block: BlockRef, pin: &'a Pin<'_>) -> Result<(Header, &'a [u8]), Damaged> {
+    /// The header and payload of a block, if they are intact and the block is the one that the entry at that place of
+    /// its leaf meant.
+    pub(super) fn verify<'a>(
+        &'a self,
+        (leaf, index): (LeafRef, u32),
+        block: BlockRef,
+        pin: &'a Pin<'_>,
+    ) -> Result<(Header, &'a [u8]), Damaged> {
         let bytes = self.log.segments.block(block, pin).ok_or(Damaged)?;
         let (header, payload) = Header::verify(bytes)?;
-        let owner = (span.leaf.0, span.index - block.index);
+        let owner = (leaf.0, index - block.index);
         let same = (header.leaf, header.first) == owner && header.granules() == block.granules;
         if same { Ok((header, payload)) } else { Err(Damaged) }
     }

@@ -6,10 +6,12 @@ mod enter;
 mod flush;
 mod get;
 mod lent;
+mod locate;
 mod put;
 
 pub(crate) use enter::{Stall, Tries, class_of};
 pub(crate) use get::After;
+pub use locate::Located;
 
 use crate::client::{Account, ClientState, PoolCore};
 use crate::entry::Entry;
