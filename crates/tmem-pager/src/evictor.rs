@@ -199,14 +199,22 @@ impl Evictor {
         if !encodes && much.min(waiting) > 0 {
             return self.encode(space, hands, much.min(waiting).min(CHUNK_PAGES));
         }
-        if moving == 0 && room && self.choose(space, hands)? {
+        let idle = self.is_idle();
+        // Relaxed: this thread's own. To choose among pages that were shared takes a command too.
+        let asks_first = space.forked.load(Ordering::Relaxed) && !idle;
+        if moving == 0 && room && !asks_first && self.choose(space, hands)? {
             return self.give(Given::Move);
         }
-        if self.line.as_ref().is_some_and(|line| !line.given.is_empty()) {
+        if !idle {
             return self.deal_with_oldest();
         }
         // There is nothing else to take: what was to wait for a while goes now.
         if waiting > 0 { self.encode(space, hands, waiting.min(CHUNK_PAGES)) } else { Ok(Turn::Nothing) }
+    }
+
+    /// Whether all commands were dealt with.
+    fn is_idle(&self) -> bool {
+        self.line.as_ref().is_none_or(|line| line.given.is_empty())
     }
 
     fn give(&mut self, given: Given) -> Result<Turn, AgentDied> {
@@ -300,6 +308,7 @@ impl Evictor {
             own.extend(common.into_iter().take(COPIES));
         }
         if !own.is_empty() {
+            assert!(self.is_idle(), "the results of a command would be overwritten");
             let ticket = hands.give(&Order { op: TOUCH, epoch: 0, args: [0; 4], pages: &own });
             hands.wait(ticket)?;
         }
