@@ -46,8 +46,8 @@ pub struct Report {
     pub stalled_s: f64,
     /// Bytes that were moved out.
     pub evicted_bytes: u64,
-    /// Bytes of pages that the monitor copied besides encoding and decoding them: pages asked back before they were
-    /// encoded. That the kernel copies restored pages into place (`UFFDIO_COPY`) is not among them.
+    /// Bytes copied, besides encoding and decoding, to move pages out, or to bring 64 KiB or more back at once. Smaller
+    /// pieces that come back are copied into place by the kernel (`UFFDIO_COPY`), and are not among these.
     pub copied_bytes: u64,
     /// Huge pages that came back whole.
     pub huge_pages_restored: u64,

@@ -412,7 +412,6 @@ impl Server {
             let Place::Staged(_, at) = lock(&self.core.slots).place(slot) else { continue };
             let Some(hands) = owner.hands.get() else { return Err(Answer::Wrong("a staged page has no owner")) };
             let bytes = &mut self.buffer[..PAGE];
-            self.core.counters.copied_bytes.add(PAGE_BYTES);
             return match tmem_sys::read_memory(hands.pid, hands.staged(at), bytes) {
                 Ok(PAGE) => Ok(()),
                 _ => Err(Answer::Wrong("a staged page cannot be read")),

@@ -1,12 +1,12 @@
 //! One address space: what is known of it, and what events change in it.
 //!
 //! # Who does what
-//! Its *server* ([`crate::server`]), a thread, reads its userfaultfd, applies events and serves faults. The *evictor*
+//! Its *servers* ([`crate::server`]), threads, read its userfaultfd, apply events and serve faults. The *evictor*
 //! takes its
 //! pages away. Both change [`State`] under its lock.
 //!
 //! # Locks, outermost first
-//! gate (of the agent; only its server takes it) > state > reading (of any address space) > slots. The evictor never
+//! taking > gate (of the agent; only servers take it) > state > reading (of any address space) > slots. The evictor never
 //! takes a gate, and waits for
 //! an agent without any lock. No lock of one address space's state is held while another's is taken, but for a
 //! child's that nobody else knows yet.

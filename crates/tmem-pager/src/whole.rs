@@ -261,6 +261,7 @@ fn write_some(core: &Core, hands: &Hands, slots: &[Slot], pages: &[usize], writt
                 return false;
             }
             group.iter().for_each(|page| written[*page] = true);
+            core.counters.copied_bytes.add(bytes.len() as u64);
         }
     }
     true
