@@ -58,6 +58,8 @@ const SMALL_PAGES: u32 = 1024;
 enum Turn {
     /// Pages were moved, encoded or given back.
     Progress,
+    /// A command was given. What comes of it is told when it is dealt with.
+    Given,
     /// There is nothing to take here now.
     Nothing,
     /// The store took no more.
@@ -135,6 +137,7 @@ impl Evictor {
             }
             match self.turn() {
                 Turn::Progress => self.barren = None,
+                Turn::Given => {}
                 Turn::Nothing | Turn::Full => {
                     let since = *self.barren.get_or_insert_with(Instant::now);
                     self.desperate |= since.elapsed() > DESPERATE;
@@ -166,7 +169,7 @@ impl Evictor {
                 self.line = Some(Line { space: Arc::clone(&space), given: VecDeque::new(), turns: TURNS });
             }
             match self.turn_of(&space) {
-                Ok(Turn::Progress) => return Turn::Progress,
+                Ok(done @ (Turn::Progress | Turn::Given)) => return done,
                 Ok(Turn::Full) => turn = Turn::Full,
                 Ok(Turn::Nothing) => {}
                 Err(AgentDied) => self.give_up(&space),
@@ -193,7 +196,7 @@ impl Evictor {
         };
         if let Some(at) = garbage.filter(|_| !frees) {
             self.order_free(space, hands, at);
-            return Ok(Turn::Progress);
+            return Ok(Turn::Given);
         }
         let much = if room { (waiting + moving).saturating_sub(quarantine) } else { waiting };
         if !encodes && much.min(waiting) > 0 {
@@ -221,7 +224,7 @@ impl Evictor {
         if let Some(line) = &mut self.line {
             line.given.push_back(given);
         }
-        Ok(Turn::Progress)
+        Ok(Turn::Given)
     }
 
     /// Waits for the oldest command, and does what is to be done then.
@@ -276,7 +279,7 @@ impl Evictor {
         hands.wait(ticket)?;
         lock(&space.state).staging.freed(at);
         self.core.add_room(HUGE_BYTES.cast_signed());
-        self.core.spaces().iter().for_each(|space| space.kick());
+        self.core.spaces().iter().for_each(|space| space.feed());
         Ok(Turn::Progress)
     }
 

@@ -45,6 +45,8 @@ pub(crate) struct Seat {
     pub(crate) is_first: bool,
     /// Its server rests, and nobody has called it.
     rests: AtomicBool,
+    /// It has faults that wait for room.
+    hungry: AtomicBool,
     /// Its thread; 0: it has not started yet.
     thread: AtomicU32,
 }
@@ -53,7 +55,8 @@ impl Seat {
     fn new(cpu: Option<u32>, is_first: bool) -> rustix::io::Result<Self> {
         let kick = crate::event_fd()?;
         let rests = AtomicBool::new(false);
-        Ok(Self { kick, cpu, is_first, rests, thread: AtomicU32::new(0) })
+        let hungry = AtomicBool::new(false);
+        Ok(Self { kick, cpu, is_first, rests, hungry, thread: AtomicU32::new(0) })
     }
 
     /// Calls its server, should it rest.
@@ -62,6 +65,19 @@ impl Seat {
         if self.rests.swap(false, Ordering::Relaxed) {
             let _ = rustix::io::write(&self.kick, &1_u64.to_le_bytes());
         }
+    }
+
+    /// Tells its server that there is room, should it wait for that.
+    pub(crate) fn feed(&self) {
+        if self.hungry.load(Ordering::Relaxed) {
+            let _ = rustix::io::write(&self.kick, &1_u64.to_le_bytes());
+        }
+    }
+
+    /// Its server, which is about to look whether there is room, waits for it. It looks again after a while, should
+    /// the two of us miss each other.
+    pub(crate) fn set_hungry(&self, hungry: bool) {
+        self.hungry.store(hungry, Ordering::Relaxed); // as above
     }
 
     /// Its server rests until it is called.

@@ -150,6 +150,7 @@ impl Server {
         if self.vain >= VAIN && self.parked.is_empty() && self.space.may_rest() {
             self.rest();
         }
+        self.seat.set_hungry(!self.parked.is_empty());
         let time = match self.parked.is_empty() {
             true => None,
             false if self.core.must_wait() => Some(NO_ROOM),

@@ -197,6 +197,11 @@ impl Space {
         lock(&self.seats).iter().filter(|seat| seat.cpu == Some(cpu)).for_each(|seat| seat.call());
     }
 
+    /// Wakes those of its servers that wait for room.
+    pub(crate) fn feed(&self) {
+        lock(&self.seats).iter().for_each(|seat| seat.feed());
+    }
+
     /// Wakes its servers.
     pub(crate) fn kick(&self) {
         // One that is just being started is in the list, or sees all that was stored before the lock was taken.
