@@ -11,7 +11,7 @@
 //! | comm | [`crate::protocol::COMM_BYTES`] | not there |
 //! | staging, from a boundary of 2 MiB | as the monitor says | not there |
 //! | window: the segment that blocks are written to | 2 MiB | not there |
-//! | landing: where huge pages are decoded to, never registered; a huge page for a moment, nothing otherwise | 2 MiB | not there |
+//! | landing: where huge pages are decoded to, never registered; empty but for moments | 2 MiB | not there |
 //! | stack, [`Hands`] | 256 KiB | not there |
 
 use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};

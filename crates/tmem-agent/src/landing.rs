@@ -2,7 +2,8 @@
 //! place. See [`crate::protocol`], "The second channel".
 //!
 //! The landing area is empty between commands. Where the kernel had no huge page for it, or took it apart on the way,
-//! a page table is left, where no huge page can be any more: the monitor, which can see that, has it mapped anew ([`RENEW`]).
+//! a page table is left, where no huge page can be any more: the monitor, which can see that, has it mapped anew
+//! ([`RENEW`]).
 //!
 //! Regions are mapped whole, read-only, when first read from: address space and nothing more, for what was read is let
 //! go after each command. It would be counted as the program's own otherwise.

@@ -10,7 +10,7 @@
 //! | [`HELLO`] | program's thread | | it has started or forked; word 0: its birth number, 0 if none |
 //! | [`WELCOME`] | monitor | comm memfd, and a second one | words: bytes of staging, what the second one is |
 //! | [`REFUSED`] | monitor | | the program goes on, not managed |
-//! | [`READY`] | agent | userfaultfd, if birth is 0 | words: tripwire, staging, its bytes, private start and end, pid, landing area |
+//! | [`READY`] | agent | userfaultfd, if birth is 0 | words: tripwire, staging, its bytes, private range, pid, landing |
 //! | [`GO`] | monitor | | the program may go on |
 //! | [`REGION`] | monitor | memfd | keep it as segment region `words[0]` |
 //! | [`DOORBELL`] | monitor | | there is a command |
@@ -27,7 +27,8 @@
 //! two the command is the agent's; otherwise it is the monitor's.
 //!
 //! # The second channel
-//! Those commands are the evictor's. A server has `second` to itself, for [`DECODE`] and [`RENEW`], and the agent looks at it between
+//! Those commands are the evictor's. A server has `second` to itself, for [`DECODE`] and [`RENEW`], and the agent looks
+//! at it between
 //! commands and between the pages of an [`ENCODE`]. `asked` says whose it is:
 //!
 //! | `asked` | who goes on | to |
@@ -138,7 +139,8 @@ pub const GATE_HELD: u32 = 1;
 /// Somebody holds the gate, and somebody sleeps on it.
 pub const GATE_WAITED: u32 = 2;
 
-/// Moves each page `pages[i]` (an address, or 0: not any more) to `args[0] + i * PAGE_BYTES`, which is empty. `results[i]` is [`MOVED`],
+/// Moves each page `pages[i]` (an address, or 0: not any more) to `args[0] + i * PAGE_BYTES`, which is empty.
+/// `results[i]` is [`MOVED`],
 /// or why not.
 pub const MOVE_OUT: u32 = 1;
 /// Moves `args[2]` bytes from `args[1]` to `args[0]` in one piece: whole huge pages, or pages back to where they were.

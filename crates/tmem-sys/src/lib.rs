@@ -10,7 +10,8 @@
 //! For other processes, their page faults first:
 //! - [`Userfaultfd`]: serves faults of another address space, and tells what becomes of it.
 //! - [`Pagemap`], [`mappings`], [`ResidencyOf`]: what it has in memory, and where.
-//! - [`Pidfd`], [`read_memory`], [`write_memory`], [`same_memory`], [`threads`], [`robust_list_head`]: the process and its threads.
+//! - [`Pidfd`], [`read_memory`], [`write_memory`], [`same_memory`]: the process.
+//! - [`threads`], [`robust_list_head`]: its threads.
 //! - [`Shared`], [`futex`]: memory that it shares with us, and sleep on a word of it.
 //! - [`run_on`], [`take_turns`], [`CpuOf`]: where threads run, and when.
 

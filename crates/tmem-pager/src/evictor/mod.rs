@@ -13,7 +13,8 @@
 //!
 //! If a whole round over everything frees nothing and the limit is passed, the limit cannot hold: [`crate::full`].
 
-use core::ops::Range;
+mod gather;
+
 use core::sync::atomic::Ordering;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,13 +26,14 @@ use tmem_agent::protocol::{
 };
 use tmem_sys::PageRun;
 
+use self::gather::{Chosen, may_take, pages_of_chunk};
 use crate::core::{Core, OBJECT};
 use crate::full;
 use crate::hands::{AgentDied, Hands, Order, Ticket};
 use crate::robust;
 use crate::slots::{Dropped, Freed, Slot, Staged};
 use crate::space::{Flight, FlightKind, Space, State};
-use crate::units::{CHUNK_PAGES, PAGE, Page};
+use crate::units::{CHUNK_PAGES, Page};
 use crate::{lock, write};
 
 /// How long the evictor sleeps when there is room.
@@ -64,14 +66,6 @@ enum Turn {
     Nothing,
     /// The store took no more.
     Full,
-}
-
-/// What is to be moved.
-enum Chosen {
-    /// These, in this order.
-    Pages(Vec<Page>),
-    /// A huge page.
-    Chunk(u64),
 }
 
 /// A command that an agent was given, and what is to be done when it is done.
@@ -319,65 +313,6 @@ impl Evictor {
         Ok(())
     }
 
-    /// Looks for candidates: enough of them for an order, or a huge page. Twice round at most: what is passed over
-    /// the first time for being recent is found the second time.
-    fn gather(&mut self, space: &Space) -> Chosen {
-        let mut pages = Vec::new();
-        for _ in 0..self.looks(space) {
-            let (Some(range), Some(pagemap)) = (self.next_look(space), space.pagemap.get()) else { break };
-            if pages.last().is_some_and(|last: &Page| last.address() >= range.start) {
-                break; // once round: these were looked at already
-            }
-            self.runs.clear();
-            let most = (CHUNK_PAGES - pages.len()) as u64;
-            let end = pagemap.present(range.clone(), most, &mut self.runs).unwrap_or(range.end);
-            let mut state = lock(&space.state);
-            let huge = self.runs.iter().position(|run| run.huge);
-            state.hand = huge.map_or(end, |at| self.runs[at].range.start).max(range.start + PAGE_BYTES);
-            if huge == Some(0) {
-                let start = self.runs[0].range.start;
-                if !pages.is_empty() {
-                    state.hand = start;
-                    break; // it is next
-                }
-                let chunk = start / HUGE_BYTES;
-                state.hand = (chunk + 1) * HUGE_BYTES;
-                match look_at_chunk(&mut state, chunk) {
-                    Look::Take if start.is_multiple_of(HUGE_BYTES) => return Chosen::Chunk(chunk),
-                    Look::Pass => continue,
-                    Look::Take | Look::Part => self.runs[0].range.end = state.hand,
-                }
-            }
-            // What is in huge pages behind these is looked at when its turn comes.
-            self.runs.truncate(huge.map_or(usize::MAX, |at| at.max(1)));
-            let found = self.runs.iter().flat_map(|run| run.range.clone().step_by(PAGE).map(Page::of));
-            pages.extend(found.filter(|page| state.is_candidate(*page)));
-            if pages.len() > CHUNK_PAGES / 2 {
-                break;
-            }
-        }
-        Chosen::Pages(pages)
-    }
-
-    /// Looks that make two rounds.
-    fn looks(&self, space: &Space) -> u64 {
-        let state = lock(&space.state);
-        let looks: u64 = state.armed.iter().map(|range| (range.end - range.start) / LOOK_BYTES + 1).sum();
-        let resident = u64::from(space.resident_pages.load(Ordering::Relaxed)); // Relaxed: an estimate
-        2 * (looks + resident / CHUNK_PAGES as u64 + 1)
-    }
-
-    /// The addresses to look at next.
-    fn next_look(&self, space: &Space) -> Option<Range<u64>> {
-        let mut state = lock(&space.state);
-        let range = state.armed.at_or_after(state.hand).or_else(|| {
-            state.hand = 0;
-            state.armed.at_or_after(0)
-        })?;
-        let start = range.start.max(state.hand);
-        Some(start..range.end.min(start + LOOK_BYTES))
-    }
-
     fn order_pages(&self, state: &mut State, space: &Space, hands: &Hands, mut pages: Vec<Page>) -> bool {
         let Some((first, room)) = state.staging.room() else { return false };
         // Asked again: the state was unlocked between the looks.
@@ -613,34 +548,4 @@ impl Evictor {
 fn is_worth_it(space: &Space) -> bool {
     // Relaxed: an estimate.
     space.resident_pages.load(Ordering::Relaxed) >= SMALL_PAGES || lock(&space.state).staging.waiting() > 0
-}
-
-fn pages_of_chunk(chunk: u64) -> impl Iterator<Item = Page> {
-    (0..CHUNK_PAGES).map(move |index| Page::in_chunk(chunk, index))
-}
-
-/// What may be taken of a huge page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Look {
-    /// All of it.
-    Take,
-    /// Nothing this time: it is recent.
-    Pass,
-    /// Some of its pages must stay.
-    Part,
-}
-
-/// Looks at a chunk, all pages of which are then recent no more.
-fn look_at_chunk(state: &mut State, chunk: u64) -> Look {
-    let recent = state.pages.has_recent(chunk);
-    match may_take(state, chunk) {
-        true => Look::Take,
-        false if recent => Look::Pass,
-        false => Look::Part,
-    }
-}
-
-/// Whether every page of a chunk may be taken. All are asked: to ask makes a page recent no more.
-fn may_take(state: &mut State, chunk: u64) -> bool {
-    pages_of_chunk(chunk).filter(|page| state.is_candidate(*page)).count() == CHUNK_PAGES
 }
