@@ -44,11 +44,7 @@ impl Pressure {
 
     /// Pushes until at least `wanted` of the region's pages in `range` are not present.
     pub(crate) fn evict(&mut self, region: &Region, range: Range<usize>, wanted: usize) {
-        if self.options.native {
-            // Away from the ends, which cases like to touch, but at most 64 pages.
-            let middle = range.start + range.len() / 3;
-            region.sabotage(middle..(middle + 64).min(range.end), self.options.sabotage);
-        }
+        self.sabotage(region, range.clone());
         self.evict_range(region.address(range.start), range.len(), wanted);
     }
 
@@ -69,8 +65,18 @@ impl Pressure {
         }
     }
 
+    /// Natively, breaks what would be evicted, if that was asked for.
+    fn sabotage(&self, region: &Region, range: Range<usize>) {
+        if self.options.native {
+            // Away from the ends, which cases like to touch, but at most 64 pages.
+            let middle = range.start + range.len() / 3;
+            region.sabotage(middle..(middle + 64).min(range.end), self.options.sabotage);
+        }
+    }
+
     /// Waits until somebody else's pressure has taken at least `wanted` of the region's pages away.
     pub(crate) fn await_eviction(&mut self, region: &Region, wanted: usize) {
+        self.sabotage(region, region.all());
         let end = Instant::now() + PATIENCE;
         while !self.options.native && absent(region.base, region.pages()) < wanted {
             std::thread::sleep(Duration::from_millis(10));
