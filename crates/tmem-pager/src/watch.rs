@@ -238,10 +238,7 @@ impl Watch {
                 return;
             }
         }
-        let mut excluded = self.stacks(space, hands.pid, program.pid);
-        // What may not be written to now cannot be moved; nothing tells when that changes.
-        let others = self.mappings.iter().filter(|mapping| !is_ours_to_take(mapping));
-        others.for_each(|mapping| excluded.insert(mapping.range.clone()));
+        let excluded = self.stacks(space, hands.pid, program.pid);
         let mut state = lock(&space.state);
         state.excluded = excluded;
         let mut registered = Intervals::default();
