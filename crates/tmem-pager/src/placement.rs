@@ -106,11 +106,16 @@ impl Seat {
 
 /// Seats for the servers of an address space.
 pub(crate) fn seats(core: &Core) -> rustix::io::Result<Vec<Arc<Seat>>> {
-    if core.cpus.len() > MOST_CPUS {
-        return Ok(vec![Arc::new(Seat::new(None, true)?)]);
+    let seat = |(at, cpu): (usize, Option<u32>)| Seat::new(cpu, at == 0).map(Arc::new);
+    places(&core.cpus).into_iter().enumerate().map(seat).collect()
+}
+
+/// The CPUs that servers keep to. One that keeps to none if there are too many, or the system does not tell.
+fn places(cpus: &[u32]) -> Vec<Option<u32>> {
+    match cpus.len() {
+        1..=MOST_CPUS => cpus.iter().copied().map(Some).collect(),
+        _ => vec![None],
     }
-    let seat = |(at, cpu): (usize, &u32)| Seat::new(Some(*cpu), at == 0).map(Arc::new);
-    core.cpus.iter().enumerate().map(seat).collect()
 }
 
 /// How servers share their CPUs: last, if we may take that back.
@@ -163,5 +168,18 @@ impl Placement {
 fn turn(space: &Space, turn: Turn) {
     for thread in lock(&space.seats).iter().filter(|seat| seat.cpu.is_some()).filter_map(|seat| seat.thread()) {
         let _ = tmem_sys::take_turns(thread, turn); // one that has gone is no loss
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_always_a_server() {
+        assert_eq!(places(&[]), [None]);
+        assert_eq!(places(&[3, 7]), [Some(3), Some(7)]);
+        let many: Vec<u32> = (0..=8).collect();
+        assert_eq!((places(&many[..8]).len(), places(&many)), (8, vec![None]));
     }
 }

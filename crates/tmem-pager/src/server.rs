@@ -65,7 +65,7 @@ struct Server {
     parked: Vec<Fault>,
     /// How often it was woken for nothing, as [`VAIN`] counts.
     vain: u32,
-    /// Faults until one is asked where it happened, and what tells it, by thread.
+    /// Faults since one was asked where it happened, and what tells it, by thread.
     unasked: u32,
     cpus: HashMap<u32, CpuOf>,
     seat: Arc<Seat>,

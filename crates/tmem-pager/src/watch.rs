@@ -227,8 +227,7 @@ impl Watch {
     /// See the module's head.
     fn arm(&mut self, space: &Arc<Space>) {
         let (Some(hands), Some(program)) = (space.hands.get(), space.program.get()) else { return };
-        let served = !lock(&space.seats).is_empty();
-        if !served {
+        if lock(&space.seats).is_empty() {
             server::start(&self.core, space);
             let tripwire = hands.places.tripwire..hands.places.tripwire + PAGE_BYTES;
             let registered =

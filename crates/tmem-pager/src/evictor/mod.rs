@@ -189,8 +189,7 @@ impl Evictor {
             (state.staging.waiting(), moving, state.staging.room().is_some(), state.staging.garbage())
         };
         if let Some(at) = garbage.filter(|_| !frees) {
-            self.order_free(space, hands, at);
-            return Ok(Turn::Given);
+            return Ok(self.order_free(space, hands, at));
         }
         let much = if room { (waiting + moving).saturating_sub(quarantine) } else { waiting };
         if !encodes && much.min(waiting) > 0 {
@@ -200,7 +199,7 @@ impl Evictor {
         // Relaxed: this thread's own. To choose among pages that were shared takes a command too.
         let asks_first = space.forked.load(Ordering::Relaxed) && !idle;
         if moving == 0 && room && !asks_first && self.choose(space, hands)? {
-            return self.give(Given::Move);
+            return Ok(self.give(Given::Move));
         }
         if !idle {
             return self.deal_with_oldest();
@@ -214,11 +213,11 @@ impl Evictor {
         self.line.as_ref().is_none_or(|line| line.given.is_empty())
     }
 
-    fn give(&mut self, given: Given) -> Result<Turn, AgentDied> {
+    fn give(&mut self, given: Given) -> Turn {
         if let Some(line) = &mut self.line {
             line.given.push_back(given);
         }
-        Ok(Turn::Given)
+        Turn::Given
     }
 
     /// Waits for the oldest command, and does what is to be done then.
@@ -258,15 +257,13 @@ impl Evictor {
     }
 
     /// Gives the memory of a staging slot back that holds nothing but garbage.
-    fn order_free(&mut self, space: &Space, hands: &Hands, at: Staged) {
+    fn order_free(&mut self, space: &Space, hands: &Hands, at: Staged) -> Turn {
         // Whoever reads staging has looked the page up before it was made stored; they end now.
         drop(write(&space.reading));
         lock(&space.state).staging.set_freeing(at);
         let args = [hands.staged(at), HUGE_BYTES, 0, 0];
         let ticket = hands.give(&Order { op: FREE, epoch: 0, args, pages: &[] });
-        if let Some(line) = &mut self.line {
-            line.given.push_back(Given::Free(ticket, at));
-        }
+        self.give(Given::Free(ticket, at))
     }
 
     fn freed(&self, space: &Space, hands: &Hands, ticket: Ticket, at: Staged) -> Result<Turn, AgentDied> {
@@ -426,7 +423,7 @@ impl Evictor {
             return Ok(Turn::Full);
         };
         let ticket = self.order_encoding(hands, &pages, &room)?;
-        self.give(Given::Encode(ticket, pages))
+        Ok(self.give(Given::Encode(ticket, pages)))
     }
 
     /// Drops the pages that nobody wants any more.
