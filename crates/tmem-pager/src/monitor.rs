@@ -12,7 +12,7 @@ use crate::core::Core;
 use crate::options::Options;
 use crate::report::{FaultTimes, LeftAlone, Live, Refused, Report};
 use crate::watch::STORE_BYTES;
-use crate::{door, evictor, lock, watch};
+use crate::{door, evictor, lock, placement, watch};
 
 /// A monitor could not start.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +54,7 @@ impl Monitor {
         let device = rustix::fs::open("/dev/userfaultfd", flags, Mode::empty()).ok();
         let core = Arc::new(Core::new(options, (store, client, pool), device));
         watch::start(&core)?;
+        placement::start(&core);
         evictor::start(&core);
         door::start(&core, listener);
         Ok(Self { core })

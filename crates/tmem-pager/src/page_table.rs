@@ -4,9 +4,9 @@
 //! never touched, and the kernel alone knows which. Beside that two bits a page:
 //! - *recent*: the page came back, or was first given, since the hand of the evictor last passed. It passes once
 //!   more.
-//! - *unsettled*: the program has asked the kernel to discard the page (`MADV_DONTNEED`, `MADV_FREE`), and the kernel
-//!   tells us before it does so. Until the page comes through us again it must not be evicted: what was taken away
-//!   before the discarding would come back afterwards.
+//! - *kept*: the page stays where it is for a while, or until it comes through us again. The program has asked the
+//!   kernel to discard it (`MADV_DONTNEED`, `MADV_FREE`), which tells us before it does so: what was taken away before
+//!   the discarding would come back afterwards. Or the kernel would not have it moved just now.
 
 use core::ops::Range;
 use std::collections::BTreeMap;
@@ -15,8 +15,6 @@ use std::time::{Duration, Instant};
 use crate::slots::Slot;
 use crate::units::{CHUNK_PAGES, Page};
 
-/// How long after a program has asked for pages to be discarded the kernel may still be at it.
-const DISCARDING: Duration = Duration::from_secs(1);
 const BIT_WORDS: usize = CHUNK_PAGES / 64;
 
 #[derive(Debug, Clone)]
@@ -26,9 +24,9 @@ struct Chunk {
     /// Slots that are not 0.
     count: usize,
     recent: [u64; BIT_WORDS],
-    unsettled: [u64; BIT_WORDS],
-    /// When the program last asked for pages of it to be discarded.
-    discarded: Option<Instant>,
+    kept: [u64; BIT_WORDS],
+    /// When none is kept any more.
+    kept_until: Option<Instant>,
     /// It left as a huge page, and nothing of it has come back: not even a page table is there. `count` is all.
     whole: bool,
 }
@@ -38,18 +36,10 @@ impl Chunk {
         slots: [0; CHUNK_PAGES],
         count: 0,
         recent: [0; BIT_WORDS],
-        unsettled: [0; BIT_WORDS],
-        discarded: None,
+        kept: [0; BIT_WORDS],
+        kept_until: None,
         whole: false,
     };
-}
-
-impl Chunk {
-    /// Enough time has gone by for all discarding to be over.
-    fn settle(&mut self) {
-        self.unsettled = [0; BIT_WORDS];
-        self.discarded = None;
-    }
 }
 
 /// The table.
@@ -110,7 +100,7 @@ impl PageTable {
             for index in inside.clone() {
                 let slot = core::mem::take(&mut chunk.slots[index]);
                 set_bit(&mut chunk.recent, index, false);
-                set_bit(&mut chunk.unsettled, index, false);
+                set_bit(&mut chunk.kept, index, false);
                 if slot != 0 {
                     chunk.count -= 1;
                     each(Page::in_chunk(number, index), Slot(slot));
@@ -162,11 +152,11 @@ impl PageTable {
         None
     }
 
-    /// The page has come through us: it is recent, and settled.
+    /// The page has come through us: it is recent, and kept no more.
     pub(crate) fn set_recent(&mut self, page: Page) {
         let chunk = self.chunk(page);
         set_bit(&mut chunk.recent, page.index(), true);
-        set_bit(&mut chunk.unsettled, page.index(), false);
+        set_bit(&mut chunk.kept, page.index(), false);
     }
 
     /// Whether any page of a chunk is recent.
@@ -174,26 +164,28 @@ impl PageTable {
         self.chunks.get(&chunk).is_some_and(|chunk| chunk.recent != [0; BIT_WORDS])
     }
 
-    /// The program has asked for some pages to be discarded.
-    pub(crate) fn unsettle(&mut self, pages: Range<Page>) {
+    /// Some pages are not to be taken for so long.
+    pub(crate) fn keep(&mut self, pages: Range<Page>, time: Duration) {
+        let until = Some(Instant::now() + time);
         for number in chunks_of(&pages) {
             let inside = indexes(&pages, number);
             let chunk = self.chunks.entry(number).or_insert_with(|| Box::new(Chunk::EMPTY));
-            inside.for_each(|index| set_bit(&mut chunk.unsettled, index, true));
-            chunk.discarded = Some(Instant::now());
+            inside.for_each(|index| set_bit(&mut chunk.kept, index, true));
+            chunk.kept_until = chunk.kept_until.max(until);
         }
     }
 
     /// Whether the evictor may take a page, as far as the table knows; if it is recent, not this time.
     pub(crate) fn is_candidate(&mut self, page: Page) -> bool {
         let Some(chunk) = self.chunks.get_mut(&page.chunk()) else { return true };
-        if chunk.discarded.is_some_and(|since| since.elapsed() > DISCARDING) {
-            chunk.settle();
+        if chunk.kept_until.is_some_and(|until| Instant::now() > until) {
+            chunk.kept = [0; BIT_WORDS];
+            chunk.kept_until = None;
         }
         let index = page.index();
         let recent = bit(&chunk.recent, index);
         set_bit(&mut chunk.recent, index, false);
-        !recent && !bit(&chunk.unsettled, index) && chunk.slots[index] == 0
+        !recent && !bit(&chunk.kept, index) && chunk.slots[index] == 0
     }
 
     fn chunk(&mut self, page: Page) -> &mut Chunk {
@@ -263,17 +255,20 @@ mod tests {
     }
 
     #[test]
-    fn an_unsettled_page_stays_until_it_came_through_us() {
+    fn a_kept_page_stays_for_a_while_or_until_it_came_through_us() {
         let mut table = PageTable::default();
-        table.unsettle(Page(3)..Page(4));
+        table.keep(Page(3)..Page(4), Duration::from_secs(3600));
         assert!(!table.is_candidate(Page(3)));
         assert!(!table.is_candidate(Page(3)));
         table.set_recent(Page(3));
         assert!(!table.is_candidate(Page(3)));
         assert!(table.is_candidate(Page(3)));
-        table.unsettle(Page(3)..Page(4));
-        table.chunk(Page(3)).settle();
+        let mut table = PageTable::default();
+        table.keep(Page(3)..Page(4), Duration::ZERO);
         assert!(table.is_candidate(Page(3)));
+        table.keep(Page(3)..Page(4), Duration::from_secs(3600));
+        table.keep(Page(4)..Page(5), Duration::ZERO);
+        assert!(!table.is_candidate(Page(3)), "the longer time counts");
     }
 
     #[test]

@@ -12,8 +12,10 @@
 //! To keep the agents and the monitor's other threads off the CPUs where faults happen was tried too: it gains a tenth for
 //! a thread that faults at random, and loses as much where a program waits for room, and its CPU is free.
 //!
-//! A server that runs last may starve, since somebody else's program wants its CPU, and with what it has locked. So the
-//! watch looks whether faults wait and no server gets on, and if so has them run as everybody does for a second.
+//! A server that runs last may starve, since somebody else wants its CPU, and with it whoever waits for what it has
+//! locked. So a thread of its own, which takes no lock that a server may hold for long and no lock of a program's memory,
+//! looks whether servers have something to do and do not get on with it, and if so has them run as everybody does for a
+//! while.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::collections::BTreeMap;
@@ -25,7 +27,6 @@ use rustix::event::{PollFd, PollFlags};
 use tmem_sys::Turn;
 
 use crate::core::Core;
-use crate::lock;
 use crate::server::poll_until;
 use crate::space::{Space, SpaceId};
 
@@ -33,6 +34,10 @@ use crate::space::{Space, SpaceId};
 const MOST_CPUS: usize = 8;
 /// How long servers that starved run as everybody does.
 const HURRY: Duration = Duration::from_secs(1);
+/// How often it is looked whether servers starve: while something was to be done at the last look, and while not.
+const LOOK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(5));
+/// And while there are no servers.
+const NO_SERVERS: Duration = Duration::from_millis(20);
 
 /// A server, as others see it.
 #[derive(Debug)]
@@ -47,6 +52,9 @@ pub(crate) struct Seat {
     rests: AtomicBool,
     /// It has faults that wait for room.
     hungry: AtomicBool,
+    /// It does something, and how often it got on with it.
+    busy: AtomicBool,
+    steps: AtomicU32,
     /// Its thread; 0: it has not started yet.
     thread: AtomicU32,
 }
@@ -54,9 +62,9 @@ pub(crate) struct Seat {
 impl Seat {
     fn new(cpu: Option<u32>, is_first: bool) -> rustix::io::Result<Self> {
         let kick = crate::event_fd()?;
-        let rests = AtomicBool::new(false);
-        let hungry = AtomicBool::new(false);
-        Ok(Self { kick, cpu, is_first, rests, hungry, thread: AtomicU32::new(0) })
+        let [rests, hungry, busy] = [const { AtomicBool::new(false) }; 3];
+        let [steps, thread] = [const { AtomicU32::new(0) }; 2];
+        Ok(Self { kick, cpu, is_first, rests, hungry, busy, steps, thread })
     }
 
     /// Calls its server, should it rest.
@@ -89,6 +97,21 @@ impl Seat {
         self.rests.load(Ordering::Relaxed) // as above
     }
 
+    /// Its server begins or ends to do something.
+    pub(crate) fn set_busy(&self, busy: bool) {
+        self.busy.store(busy, Ordering::Relaxed); // as above
+    }
+
+    /// Its server got on.
+    pub(crate) fn get_on(&self) {
+        self.steps.fetch_add(1, Ordering::Relaxed); // as above
+    }
+
+    /// How far its server is, if it does something.
+    fn steps(&self) -> Option<u32> {
+        self.busy.load(Ordering::Relaxed).then(|| self.steps.load(Ordering::Relaxed)) // as above
+    }
+
     /// The calling thread is the server: it goes to its place.
     pub(crate) fn take(&self, core: &Core) {
         let own = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
@@ -97,6 +120,11 @@ impl Seat {
         let _ = tmem_sys::run_on(0, self.cpu.as_ref().map_or(&core.cpus, core::slice::from_ref));
         let _ = tmem_sys::take_turns(0, if self.cpu.is_some() { core.turn } else { Turn::Fair });
         self.thread.store(own, Ordering::Relaxed); // Relaxed, all here: numbers that stand alone
+    }
+
+    /// Whether its server runs, or would if it could, instead of waiting for somebody.
+    fn wants_to_run(&self) -> bool {
+        self.thread().is_some_and(|thread| tmem_sys::is_runnable(thread).unwrap_or(false))
     }
 
     fn thread(&self) -> Option<u32> {
@@ -127,46 +155,74 @@ pub(crate) fn servers_turn() -> Turn {
     if trial.join().unwrap_or(false) { Turn::Last } else { Turn::Patient }
 }
 
-/// What the watch remembers of starving servers.
+/// Starts the thread that looks after servers, if they run last.
+pub(crate) fn start(core: &Arc<Core>) {
+    let core = Arc::clone(core);
+    if core.turn == Turn::Last {
+        crate::spawn("helper", move || Helper::default().run(&core));
+    }
+}
+
+/// What the helper remembers.
 #[derive(Debug, Default)]
-pub(crate) struct Placement {
-    /// Address spaces in which somebody waited at the last look, and how far their servers were.
-    waited: BTreeMap<SpaceId, u32>,
-    hurried: BTreeMap<SpaceId, Instant>,
+struct Helper {
+    seen: BTreeMap<SpaceId, Seen>,
 }
 
-impl Placement {
-    /// To be called every millisecond or so while there are faults.
-    pub(crate) fn look(&mut self, core: &Core, spaces: &[Arc<Space>]) {
-        if core.turn == Turn::Last {
-            spaces.iter().for_each(|space| self.help(core, space));
-            self.waited.retain(|id, _| spaces.iter().any(|space| space.id == *id));
-            self.hurried.retain(|id, _| spaces.iter().any(|space| space.id == *id));
-        }
-    }
+/// Of one address space.
+#[derive(Debug, Default)]
+struct Seen {
+    /// How far its servers were.
+    steps: Vec<Option<u32>>,
+    /// Whether there were faults that nobody had read.
+    unread: bool,
+    /// Since when its servers run as everybody does.
+    hurried: Option<Instant>,
+}
 
-    /// Has servers run as everybody does if they starve.
-    fn help(&mut self, core: &Core, space: &Space) {
-        if self.hurried.get(&space.id).is_some_and(|since| since.elapsed() > HURRY) {
-            self.hurried.remove(&space.id);
-            turn(space, core.turn);
-        }
-        let waits =
-            space.is_serving() || poll_until(&mut [PollFd::new(&space.faults, PollFlags::IN)], Some(Duration::ZERO));
-        if !waits {
-            self.waited.remove(&space.id);
-            return;
-        }
-        let progress = space.progress();
-        if self.waited.insert(space.id, progress) == Some(progress) && !self.hurried.contains_key(&space.id) {
-            self.hurried.insert(space.id, Instant::now());
-            turn(space, Turn::Fair);
+impl Helper {
+    fn run(mut self, core: &Core) {
+        while !core.is_stopping() {
+            let spaces = core.spaces();
+            self.seen.retain(|id, _| spaces.iter().any(|space| space.id == *id));
+            let mut nap = NO_SERVERS;
+            for space in &spaces {
+                // Whoever holds it may be one that starves.
+                let Ok(seats) = space.seats.try_lock().map(|seats| seats.clone()) else { continue };
+                if !seats.is_empty() {
+                    let waits = self.seen.entry(space.id).or_default().look(core, space, &seats);
+                    nap = nap.min(if waits { LOOK.0 } else { LOOK.1 });
+                }
+            }
+            std::thread::sleep(nap);
         }
     }
 }
 
-fn turn(space: &Space, turn: Turn) {
-    for thread in lock(&space.seats).iter().filter(|seat| seat.cpu.is_some()).filter_map(|seat| seat.thread()) {
+impl Seen {
+    /// Has servers run as everybody does if one of them starves. Returns whether they have something to do.
+    fn look(&mut self, core: &Core, space: &Space, seats: &[Arc<Seat>]) -> bool {
+        if self.hurried.is_some_and(|since| since.elapsed() > HURRY) {
+            self.hurried = None;
+            turn(seats, core.turn);
+        }
+        let unread = poll_until(&mut [PollFd::new(&space.faults, PollFlags::IN)], Some(Duration::ZERO));
+        let steps: Vec<_> = seats.iter().map(|seat| seat.steps()).collect();
+        let mut pairs = steps.iter().zip(&self.steps);
+        let stuck = pairs.clone().any(|(now, before)| now.is_some() && now == before);
+        let unheard = unread && self.unread && pairs.all(|(now, before)| now == before);
+        let waits = unread || steps.iter().any(Option::is_some);
+        (self.steps, self.unread) = (steps, unread);
+        if self.hurried.is_none() && (stuck || unheard) && seats.iter().any(|seat| seat.wants_to_run()) {
+            self.hurried = Some(Instant::now());
+            turn(seats, Turn::Fair);
+        }
+        waits
+    }
+}
+
+fn turn(seats: &[Arc<Seat>], turn: Turn) {
+    for thread in seats.iter().filter(|seat| seat.cpu.is_some()).filter_map(|seat| seat.thread()) {
         let _ = tmem_sys::take_turns(thread, turn); // one that has gone is no loss
     }
 }

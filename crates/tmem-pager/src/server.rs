@@ -115,19 +115,18 @@ impl Server {
         if !self.seat.is_first {
             self.rest();
         }
-        self.space.set_serving(true);
         let mut events = Vec::new();
         while !self.space.is_gone() && !self.core.is_stopping() {
-            self.space.set_serving(false);
+            self.seat.set_busy(false);
             self.wait();
-            self.space.set_serving(true);
+            self.seat.set_busy(true);
             let faults = match self.take_events(&mut events) {
                 Ok(faults) => faults,
                 Err(why) => return self.core.fail_closed(&self.space, why),
             };
             self.parked.extend(faults);
             for fault in core::mem::take(&mut self.parked) {
-                self.space.get_on();
+                self.seat.get_on();
                 match self.answer(fault) {
                     Answer::Given => {
                         self.count(fault);
@@ -220,7 +219,7 @@ impl Server {
             return Ok(Vec::new());
         }
         self.vain = self.vain.saturating_sub(WORTH);
-        self.space.get_on();
+        self.seat.get_on();
         let share = |slot| lock(&self.core.slots).share(slot);
         let effects = state.apply(hands, core::mem::take(events), share, || withheld(hands));
         let dead = self.core.unname(&effects.dropped);
@@ -240,7 +239,7 @@ impl Server {
     /// A child was forked: it gets a number, which it reads from its tripwire, and a server.
     fn adopt(&self, faults: Userfaultfd, state: State) {
         let core = &self.core;
-        let child = Arc::new(Space::new(core.new_id(), faults, state));
+        let child = Arc::new(Space::new(core.new_id(), faults, state, true));
         child.tripwire.store(self.space.tripwire.load(Ordering::Relaxed), Ordering::Relaxed); // one thread so far
         core.add(&child);
         start(core, &child);

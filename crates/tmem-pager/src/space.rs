@@ -28,7 +28,7 @@
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tmem_agent::protocol::MOVED;
 use tmem_sys::{Event, Pagemap, Pidfd, Userfaultfd};
@@ -43,6 +43,9 @@ use crate::staging::Staging;
 use crate::streams::Streams;
 use crate::units::{Page, pages_of};
 use crate::whole::Whole;
+
+/// How long after a program has asked for pages to be discarded the kernel may still be at it.
+const DISCARDING: Duration = Duration::from_secs(1);
 
 /// Number of an address space; a fork child learns its own from its tripwire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,9 +84,8 @@ pub(crate) struct Space {
     pub(crate) taking: Mutex<()>,
     /// Servers that wait for faults: one at first. The others rest.
     pub(crate) awake: AtomicUsize,
-    /// Servers that do something, and how often one of them got on with it.
-    serving: AtomicUsize,
-    progress: AtomicU32,
+    /// It was forked: what it has was its parent's.
+    pub(crate) is_child: bool,
     /// It is over: its servers end.
     gone: AtomicBool,
     /// Pages that are resident, as of the last look; evictions and restores change it in between.
@@ -151,7 +153,7 @@ impl Flight {
 }
 
 impl Space {
-    pub(crate) fn new(id: SpaceId, faults: Userfaultfd, state: State) -> Self {
+    pub(crate) fn new(id: SpaceId, faults: Userfaultfd, state: State, is_child: bool) -> Self {
         Self {
             id,
             faults,
@@ -164,8 +166,7 @@ impl Space {
             seats: Mutex::default(),
             taking: Mutex::default(),
             awake: AtomicUsize::new(1),
-            serving: AtomicUsize::new(0),
-            progress: AtomicU32::new(0),
+            is_child,
             gone: AtomicBool::new(false),
             resident_pages: AtomicU32::new(0),
             forked: AtomicBool::new(false),
@@ -208,29 +209,6 @@ impl Space {
         for seat in lock(&self.seats).iter() {
             let _ = rustix::io::write(&seat.kick, &1_u64.to_le_bytes());
         }
-    }
-
-    /// A server begins or ends to do something.
-    pub(crate) fn set_serving(&self, begins: bool) {
-        // Relaxed, all: counts, looked at now and then.
-        if begins {
-            self.serving.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.serving.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn is_serving(&self) -> bool {
-        self.serving.load(Ordering::Relaxed) > 0 // as above
-    }
-
-    /// A server got on.
-    pub(crate) fn get_on(&self) {
-        self.progress.fetch_add(1, Ordering::Relaxed); // as above
-    }
-
-    pub(crate) fn progress(&self) -> u32 {
-        self.progress.load(Ordering::Relaxed) // as above
     }
 
     /// Stops the program for good.
@@ -305,7 +283,7 @@ impl State {
                 Event::Remove(range) => {
                     let pages = pages_of(&range);
                     self.pages.forget(pages.clone(), |_, slot| effects.dropped.push(slot));
-                    self.pages.unsettle(pages);
+                    self.pages.keep(pages, DISCARDING);
                     effects.changed |= !self.cancel(hands, &range);
                 }
                 Event::Unmap(range) => {

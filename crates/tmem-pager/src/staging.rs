@@ -20,6 +20,8 @@ const _: () = assert!(POSITIONS as usize == CHUNK_PAGES);
 struct Stage {
     handed: u32,
     live: u32,
+    /// Pages that have arrived.
+    arrived: u32,
     /// Its memory is being given back.
     freeing: bool,
 }
@@ -69,6 +71,7 @@ impl Staging {
 
     /// A page has arrived.
     pub(crate) fn arrived(&mut self, at: Staged, slot: Slot) {
+        self.stages[(at.0 / POSITIONS) as usize].arrived += 1;
         self.queue.push_back((at, slot));
     }
 
@@ -114,14 +117,14 @@ impl Staging {
         }
     }
 
-    /// The memory of a slot was given back.
-    pub(crate) fn freed(&mut self, at: Staged) {
+    /// The memory of a slot was given back. Returns how many pages that were.
+    pub(crate) fn freed(&mut self, at: Staged) -> u32 {
         let index = (at.0 / POSITIONS) as usize;
         assert_eq!(self.stages[index].live, 0, "slot {index} is in use");
-        self.stages[index] = Stage::default();
         if self.open == Some(index) {
             self.open = None;
         }
+        core::mem::take(&mut self.stages[index]).arrived
     }
 }
 
@@ -150,7 +153,7 @@ mod tests {
         assert_eq!(staging.oldest(511), [(Staged(511), Slot(512))]);
         staging.vacate(Staged(511));
         assert_eq!(staging.garbage(), Some(Staged(0)));
-        staging.freed(Staged(0));
+        assert_eq!(staging.freed(Staged(0)), 512);
         assert_eq!(staging.garbage(), None);
     }
 
@@ -166,7 +169,7 @@ mod tests {
         staging.vacate(Staged(0));
         assert_eq!(staging.garbage(), Some(Staged(0)));
         assert_eq!(staging.whole(), None);
-        staging.freed(Staged(0));
+        assert_eq!(staging.freed(Staged(0)), 1);
         assert_eq!(staging.whole(), Some(Staged(0)));
     }
 }

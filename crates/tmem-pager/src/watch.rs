@@ -23,7 +23,6 @@ use tmem_sys::{Mapping, MappingKind, Residency, ResidencyOf, Wake};
 
 use crate::core::Core;
 use crate::intervals::Intervals;
-use crate::placement::Placement;
 use crate::space::{Space, SpaceId};
 use crate::units::{Page, pages_of};
 use crate::{lock, server};
@@ -47,7 +46,7 @@ const ARMING_AGAIN: Duration = Duration::from_millis(40);
 const CHECKING: Duration = Duration::from_millis(20);
 /// Shares of memory that processes have in common are worked out so often at most, and no longer than a tenth of the
 /// time.
-const SHARING: Duration = Duration::from_millis(10);
+const SHARING: Duration = Duration::from_millis(2);
 
 /// What the watch remembers of an address space.
 struct Seen {
@@ -58,8 +57,9 @@ struct Seen {
     mapped: u64,
     /// When it was last armed, and how much was mapped then.
     armed: Option<(Instant, u64)>,
-    /// Its anonymous memory and its share of it, when last worked out.
-    share: Option<(u64, u64)>,
+    /// Its anonymous memory and its share of it, when last worked out; and whether it ever was.
+    share: (u64, u64),
+    worked_out: bool,
 }
 
 struct Watch {
@@ -75,7 +75,6 @@ struct Watch {
     refused: u64,
     /// The store's budget.
     budget: u64,
-    placement: Placement,
     mappings: Vec<Mapping>,
     threads: Vec<u32>,
 }
@@ -93,7 +92,6 @@ pub(crate) fn start(core: &Arc<Core>) -> std::io::Result<()> {
         sharing: SHARING,
         refused: 0,
         budget: STORE_BYTES,
-        placement: Placement::default(),
         mappings: Vec::new(),
         threads: Vec::new(),
     };
@@ -115,7 +113,6 @@ impl Watch {
                 spaces.iter().for_each(|space| self.arm_if_large(space));
                 self.armed = Instant::now();
             }
-            self.placement.look(&self.core, &spaces);
             if all {
                 spaces.iter().for_each(|space| check(&self.core, space));
                 self.checked = Instant::now();
@@ -127,7 +124,9 @@ impl Watch {
 
     /// Adds everything up. Unless `all` is to be looked at, what changes slowly is as it was.
     fn look(&mut self, spaces: &[Arc<Space>], all: bool) {
+        let before = self.seen.len();
         self.seen.retain(|id, _| spaces.iter().any(|space| space.id == *id));
+        let someone_left = self.seen.len() < before;
         let mut most = Residency::default();
         for space in spaces {
             let Some(hands) = space.hands.get() else { continue };
@@ -135,14 +134,7 @@ impl Watch {
                 std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
                 std::collections::btree_map::Entry::Vacant(entry) => {
                     let Ok(residency) = ResidencyOf::open(hands.pid) else { continue };
-                    entry.insert(Seen {
-                        residency,
-                        last: Residency::default(),
-                        anonymous: 0,
-                        mapped: 0,
-                        armed: None,
-                        share: None,
-                    })
+                    entry.insert(Seen::new(residency, space))
                 }
             };
             if all {
@@ -156,7 +148,7 @@ impl Watch {
             let pages = u32::try_from(seen.anonymous / PAGE_BYTES).unwrap_or(u32::MAX);
             space.resident_pages.store(pages, Ordering::Relaxed); // Relaxed: an estimate
         }
-        self.work_out_shares(spaces);
+        self.work_out_shares(spaces, someone_left);
         let programs: u64 = self.seen.values().map(Seen::given).sum();
         let (_, own) = self.own.mapped_and_anonymous().unwrap_or_default();
         self.fit_store();
@@ -182,23 +174,27 @@ impl Watch {
 
     /// Pages that a child has in common with its parent are in both their counts. Where it matters, the kernel is
     /// asked for the shares; it takes milliseconds for large processes.
-    fn work_out_shares(&mut self, spaces: &[Arc<Space>]) {
+    fn work_out_shares(&mut self, spaces: &[Arc<Space>], someone_left: bool) {
         let short = self.core.room() < self.core.arming_room();
         let large = self.seen.values().filter(|seen| seen.anonymous > 2 * SMALL_BYTES).count();
         let refused = self.core.counters.refused_busy.get();
         // A child that was just forked has all its parent's pages in common with it.
-        let newcomer = large > 1 && self.seen.values().any(|seen| seen.share.is_none() && seen.anonymous > SMALL_BYTES);
+        let newcomer = large > 1 && self.seen.values().any(|seen| !seen.worked_out && seen.anonymous > SMALL_BYTES);
         let due = short && self.shared.elapsed() >= self.sharing && (large > 1 || refused != self.refused);
-        if !newcomer && !due {
+        // What somebody had in common with others is theirs alone when it leaves.
+        let heirs = someone_left && self.seen.values().any(|seen| seen.worked_out);
+        if !newcomer && !heirs && !due {
             return;
         }
         let start = Instant::now();
-        self.refused = refused;
-        for space in spaces {
-            let (Some(hands), Some(seen)) = (space.hands.get(), self.seen.get_mut(&space.id)) else { continue };
-            let share = tmem_sys::proportional_anonymous(hands.pid).ok();
-            seen.share = share.map(|share| (seen.anonymous, share));
+        let Some(shares) = shares_of(&self.core, spaces) else { return };
+        for (id, share) in shares {
+            if let Some(seen) = self.seen.get_mut(&id) {
+                seen.share = (seen.anonymous, share);
+                seen.worked_out = true;
+            }
         }
+        self.refused = refused;
         self.shared = Instant::now();
         self.sharing = (start.elapsed() * 10).max(SHARING);
     }
@@ -283,10 +279,39 @@ impl Watch {
     }
 }
 
+/// The shares of all address spaces. None: there is one with an unknown share, a child that has no agent yet.
+fn shares_of(core: &Core, spaces: &[Arc<Space>]) -> Option<Vec<(SpaceId, u64)>> {
+    let mut shares = Vec::new();
+    for space in spaces {
+        let hands = space.hands.get()?;
+        // One that cannot be asked any more has exited, and has none.
+        shares.push((space.id, tmem_sys::proportional_anonymous(hands.pid).unwrap_or(0)));
+    }
+    let newest = |spaces: &[Arc<Space>]| spaces.last().map(|space| space.id);
+    // One that was forked meanwhile has halved what was read.
+    (newest(&core.spaces()) == newest(spaces)).then_some(shares)
+}
+
 impl Seen {
+    fn new(residency: ResidencyOf, space: &Space) -> Self {
+        let (mapped, anonymous) = residency.mapped_and_anonymous().unwrap_or_default();
+        // All that a child has that was just forked is its parent's too.
+        let inherited = if space.is_child { anonymous } else { 0 };
+        Self {
+            residency,
+            last: Residency::default(),
+            anonymous,
+            mapped,
+            armed: None,
+            share: (inherited, 0),
+            worked_out: false,
+        }
+    }
+
     /// Its part of the memory that is given.
     fn given(&self) -> u64 {
-        self.share.map_or(self.anonymous, |(then, share)| (share + self.anonymous).saturating_sub(then))
+        let (then, share) = self.share;
+        (share + self.anonymous).saturating_sub(then)
     }
 }
 

@@ -13,7 +13,7 @@
 //! - [`Pidfd`], [`read_memory`], [`write_memory`], [`same_memory`]: the process.
 //! - [`threads`], [`robust_list_head`]: its threads.
 //! - [`Shared`], [`futex`]: memory that it shares with us, and sleep on a word of it.
-//! - [`run_on`], [`take_turns`], [`CpuOf`]: where threads run, and when.
+//! - [`run_on`], [`take_turns`], [`CpuOf`], [`is_runnable`]: where threads run, and when.
 
 pub mod futex;
 mod inherited;
@@ -39,7 +39,7 @@ pub use reservation::{Pages, Reservation};
 pub use rustix::io::Errno;
 pub use rustix::process::Signal;
 pub use shared::{Shared, SharedMemory};
-pub use thread::{CpuOf, Turn, own_cpus, robust_list_head, run_on, take_turns, threads};
+pub use thread::{CpuOf, Turn, is_runnable, own_cpus, robust_list_head, run_on, take_turns, threads};
 pub use uffd::{Event, Features, Partial, Userfaultfd, Wake};
 
 /// Bytes of a cache line.

@@ -49,16 +49,31 @@ impl CpuOf {
     /// # Errors
     /// When the thread is gone (`ESRCH`).
     pub fn read(&self) -> io::Result<u32> {
-        // After the name, which may hold anything but is the last thing in parentheses, the 37th field.
         const FIELD: usize = 36;
-        let mut text = [0; 1024];
-        let len = self.0.read_at(&mut text, 0)?;
-        let cpu = text[..len].rsplit(|&byte| byte == b')').next().and_then(|fields| {
-            let mut fields = fields.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
-            str::from_utf8(fields.nth(FIELD)?).ok()?.parse().ok()
-        });
+        let cpu = stat_field(&self.0, FIELD, |text| text.parse().ok())?;
         cpu.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no processor in /proc/TID/stat"))
     }
+}
+
+/// Whether a thread runs or would run if a CPU were free, instead of sleeping.
+///
+/// # Errors
+/// When there is no such thread.
+pub fn is_runnable(tid: u32) -> io::Result<bool> {
+    const FIELD: usize = 0;
+    let state = stat_field(&File::open(format!("/proc/{tid}/stat"))?, FIELD, |text| Some(text == "R"))?;
+    Ok(state == Some(true))
+}
+
+/// A field of `/proc/TID/stat`: 0 is the one after the name, which may hold anything but is the last thing in
+/// parentheses.
+fn stat_field<T>(file: &File, field: usize, parse: impl Fn(&str) -> Option<T>) -> io::Result<Option<T>> {
+    let mut text = [0; 1024];
+    let len = file.read_at(&mut text, 0)?;
+    Ok(text[..len].rsplit(|&byte| byte == b')').next().and_then(|fields| {
+        let mut fields = fields.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
+        parse(str::from_utf8(fields.nth(field)?).ok()?)
+    }))
 }
 
 /// The CPUs that the calling thread may run on.

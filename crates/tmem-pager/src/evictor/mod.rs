@@ -44,6 +44,8 @@ const HOPELESS: Duration = Duration::from_secs(3);
 const DESPERATE: Duration = Duration::from_millis(10);
 /// As many at a time.
 const COPIES: usize = 128;
+/// What the kernel would not have moved is not tried again for so long: it may not be written to, or is locked.
+const REFUSED: Duration = Duration::from_millis(100);
 /// Commands that an agent can have.
 const MOST_GIVEN: usize = 2;
 /// Turns of an address space in a row, so that its agent is kept at work.
@@ -268,10 +270,11 @@ impl Evictor {
 
     fn freed(&self, space: &Space, hands: &Hands, ticket: Ticket, at: Staged) -> Result<Turn, AgentDied> {
         hands.wait(ticket)?;
-        lock(&space.state).staging.freed(at);
-        self.core.add_room(HUGE_BYTES.cast_signed());
+        let pages = lock(&space.state).staging.freed(at);
+        self.core.add_room(i64::from(pages) * PAGE_BYTES.cast_signed());
         self.core.spaces().iter().for_each(|space| space.feed());
-        Ok(Turn::Progress)
+        // Where nothing had arrived, nothing is gained.
+        Ok(if pages > 0 { Turn::Progress } else { Turn::Nothing })
     }
 
     // --- moving out
@@ -384,7 +387,10 @@ impl Evictor {
                 }
                 GONE => counters.refused_gone.add(1),
                 CANCELLED => counters.cancelled.add(1),
-                _ => counters.refused_other.add(1),
+                _ => {
+                    counters.refused_other.add(1);
+                    state.pages.keep(*page..page.next(), REFUSED);
+                }
             }
             self.take_back(&mut state, *page, *slot);
             state.staging.vacate(at);
