@@ -435,7 +435,13 @@ fn touch(command: &Command, count: usize) {
             at += 1;
         }
         // A page that has gone meanwhile comes back as the monitor says: it never makes the agent wait.
-        sys::madvise(page(start), (at - start) as u64 * PAGE_BYTES, sys::MADV_POPULATE_WRITE);
+        let populate = |from: usize, to: usize| {
+            sys::madvise(page(from), (to - from) as u64 * PAGE_BYTES, sys::MADV_POPULATE_WRITE)
+        };
+        if populate(start, at) != 0 {
+            // One of them may not be written to, and the kernel went no further.
+            (start..at).for_each(|alone| _ = populate(alone, alone + 1));
+        }
     }
 }
 

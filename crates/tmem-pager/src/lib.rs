@@ -10,7 +10,7 @@
 //! | `evictor` | one | moves pages out, by the agents' hands, and enters what they encoded into the store |
 //! | `server` | one on each CPU, for each address space that is registered | applies events, answers faults |
 //!
-//! Under them lie `space` (what is known of one address space), with `page_table`, `staging`, `intervals`; `slots`
+//! Under them lie `space` (what is known of one address space), with `events` (how it changes), `page_table`, `staging`, `intervals`; `slots`
 //! (evicted pages, and who names them); `hands` (commands to an agent, and the gate); `whole` (huge pages on their way
 //! back); `placement` (where threads run); `core` (what all share).
 //!
@@ -22,6 +22,7 @@ mod control;
 mod core;
 mod counters;
 mod door;
+mod events;
 mod evictor;
 mod full;
 mod hands;

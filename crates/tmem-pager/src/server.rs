@@ -21,6 +21,7 @@ use tmem_agent::protocol::PAGE_BYTES;
 use tmem_sys::{CpuOf, Event, Userfaultfd, Wake};
 
 use crate::core::Core;
+use crate::events::{Means, await_events};
 use crate::hands::Hands;
 use crate::intervals::Intervals;
 use crate::placement::{self, Seat};
@@ -220,8 +221,13 @@ impl Server {
         }
         self.vain = self.vain.saturating_sub(WORTH);
         self.seat.get_on();
-        let share = |slot| lock(&self.core.slots).share(slot);
-        let effects = state.apply(hands, core::mem::take(events), share, || withheld(hands));
+        let means = Means {
+            hands,
+            share: &|slot| lock(&self.core.slots).share(slot),
+            withheld: &|| withheld(hands),
+            more: &|into| await_events(&self.space.faults, into),
+        };
+        let effects = state.apply(&means, core::mem::take(events));
         let dead = self.core.unname(&effects.dropped);
         // Before the state is let go: an order that is made from it has the new epoch, one from before the old.
         if let Some(gate) = gate.as_ref().filter(|_| effects.changed) {
@@ -241,6 +247,9 @@ impl Server {
         let core = &self.core;
         let child = Arc::new(Space::new(core.new_id(), faults, state, true));
         child.tripwire.store(self.space.tripwire.load(Ordering::Relaxed), Ordering::Relaxed); // one thread so far
+        for space in [&self.space, &child] {
+            space.forked.store(true, Ordering::Relaxed); // Relaxed: noticed at some time
+        }
         core.add(&child);
         start(core, &child);
     }

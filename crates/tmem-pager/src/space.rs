@@ -28,10 +28,10 @@
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tmem_agent::protocol::MOVED;
-use tmem_sys::{Event, Pagemap, Pidfd, Userfaultfd};
+use tmem_sys::{Pagemap, Pidfd, Userfaultfd};
 
 use crate::hands::{Hands, Ticket};
 use crate::intervals::Intervals;
@@ -41,11 +41,8 @@ use crate::placement::Seat;
 use crate::slots::{Slot, Staged};
 use crate::staging::Staging;
 use crate::streams::Streams;
-use crate::units::{Page, pages_of};
+use crate::units::Page;
 use crate::whole::Whole;
-
-/// How long after a program has asked for pages to be discarded the kernel may still be at it.
-const DISCARDING: Duration = Duration::from_secs(1);
 
 /// Number of an address space; a fork child learns its own from its tripwire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -90,7 +87,7 @@ pub(crate) struct Space {
     gone: AtomicBool,
     /// Pages that are resident, as of the last look; evictions and restores change it in between.
     pub(crate) resident_pages: AtomicU32,
-    /// Pages were refused because another process has them too: it, or its parent, was forked.
+    /// Pages may be refused because another process has them too: it, or its parent, was forked.
     pub(crate) forked: AtomicBool,
     /// Addresses of its threads' lists of robust mutexes, as of the last look.
     pub(crate) robust: Mutex<Vec<u64>>,
@@ -219,19 +216,6 @@ impl Space {
     }
 }
 
-/// What applying events has left to be done outside the locks.
-#[derive(Debug, Default)]
-pub(crate) struct Effects {
-    /// Slots that lost a name.
-    pub(crate) dropped: Vec<Slot>,
-    /// Children, with the slots that they share with this address space counted already.
-    pub(crate) children: Vec<(Userfaultfd, State)>,
-    /// Faults, in the order in which they came.
-    pub(crate) faults: Vec<Fault>,
-    /// Whether the move under way is to be given up.
-    pub(crate) changed: bool,
-}
-
 /// A thread waits for a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fault {
@@ -253,98 +237,6 @@ impl State {
             hand: 0,
             excluded: Intervals::default(),
         }
-    }
-
-    /// Applies what the userfaultfd told. The caller holds the gate: nothing is moved meanwhile.
-    pub(crate) fn apply(
-        &mut self,
-        hands: Option<&Hands>,
-        events: Vec<Event>,
-        share: impl Fn(Slot),
-        withheld: impl Fn() -> Intervals,
-    ) -> Effects {
-        let mut effects = Effects::default();
-        self.settle_landing(hands, &mut effects.dropped);
-        let now = Instant::now();
-        for event in events {
-            match event {
-                Event::Fault { address, write, thread } => {
-                    effects.faults.push(Fault { page: Page::of(address), write, thread, since: now });
-                    continue;
-                }
-                Event::Fork(child) => {
-                    effects.children.push((child, self.fork(hands, &share, &withheld())));
-                    effects.changed = true;
-                }
-                Event::Remap { from, to, bytes } => {
-                    self.remap(from, to, bytes, &mut effects);
-                    effects.changed = true;
-                }
-                Event::Remove(range) => {
-                    let pages = pages_of(&range);
-                    self.pages.forget(pages.clone(), |_, slot| effects.dropped.push(slot));
-                    self.pages.keep(pages, DISCARDING);
-                    effects.changed |= !self.cancel(hands, &range);
-                }
-                Event::Unmap(range) => {
-                    self.pages.forget(pages_of(&range), |_, slot| effects.dropped.push(slot));
-                    self.armed.remove(&range);
-                    effects.changed |= !self.cancel(hands, &range);
-                }
-            }
-        }
-        effects
-    }
-
-    /// What a child inherits. Pages of a move under way that are still at their addresses were copied by the fork
-    /// itself. `withheld` is what the program keeps from its children (`MADV_DONTFORK`, `MADV_WIPEONFORK`).
-    fn fork(&self, hands: Option<&Hands>, share: impl Fn(Slot), withheld: &Intervals) -> Self {
-        let unmoved = self.unmoved(hands);
-        let pages = self.pages.fork(|page, slot| {
-            let keep = !unmoved.contains(&slot) && !withheld.contains(page.address());
-            if keep {
-                share(slot);
-            }
-            keep
-        });
-        Self { pages, armed: self.armed.clone(), excluded: self.excluded.clone(), ..Self::new(0) }
-    }
-
-    /// Takes the pages of a range out of the move under way. Returns false if that cannot be done page by page.
-    fn cancel(&self, hands: Option<&Hands>, range: &Range<u64>) -> bool {
-        if self.whole.is_landing(range) {
-            return false;
-        }
-        let (Some(flight), Some(hands)) = (&self.flight, hands) else { return true };
-        if flight.kind == FlightKind::Whole {
-            return false;
-        }
-        let command = hands.command(flight.ticket);
-        for (address, (page, _)) in command.pages.iter().zip(&flight.pages) {
-            if range.contains(&page.address()) {
-                address.store(0, Ordering::Relaxed); // Relaxed: the agent reads it under the gate, which publishes it
-            }
-        }
-        true
-    }
-
-    /// Slots of the move under way whose pages are still at their addresses.
-    fn unmoved(&self, hands: Option<&Hands>) -> Vec<Slot> {
-        let (Some(flight), Some(hands)) = (&self.flight, hands) else { return Vec::new() };
-        let pages = flight.pages.iter().enumerate();
-        pages.filter(|(index, _)| !flight.moved(hands, *index)).map(|(_, (_, slot))| *slot).collect()
-    }
-
-    fn remap(&mut self, from: u64, to: u64, bytes: u64, effects: &mut Effects) {
-        let (old, new) = (from..from + bytes, to..to + bytes);
-        // What was mapped there has gone; the kernel tells so too, but perhaps later.
-        self.pages.forget(pages_of(&new), |_, slot| effects.dropped.push(slot));
-        self.pages.relocate(pages_of(&old), Page::of(to));
-        let moved = self.armed.overlaps(&old);
-        for range in moved {
-            self.armed.insert(range.start - from + to..range.end - from + to);
-        }
-        // `mremap` without MREMAP_DONTUNMAP is followed by an unmap of the old addresses.
     }
 
     /// Whether a page may be taken, as far as is known here.

@@ -11,6 +11,8 @@
 //! those count of which the kernel lets us fill a page, or says that it is there: it refuses both for what is not
 //! registered. All of this is done under the state's lock, and whatever unmaps a registered range waits until its event
 //! has been read, for which that lock is needed: it is applied afterwards, and takes the range out again.
+//!
+//! A mapping is registered as a whole or not at all: the kernel moves (`mremap`) only what is of one kind.
 
 use core::sync::atomic::Ordering;
 use std::collections::BTreeMap;
@@ -212,17 +214,20 @@ impl Watch {
     }
 
     fn arm_if_large(&mut self, space: &Arc<Space>) {
-        let Some(seen) = self.seen.get_mut(&space.id).filter(|seen| seen.anonymous >= SMALL_BYTES) else { return };
-        let same = |(when, mapped): (Instant, u64)| mapped == seen.mapped && when.elapsed() < ARMING_AGAIN;
-        if !space.is_gone() && !seen.armed.is_some_and(same) {
-            seen.armed = Some((Instant::now(), seen.mapped));
-            self.arm(space);
+        let Some(seen) = self.seen.get(&space.id).filter(|seen| seen.anonymous >= SMALL_BYTES) else { return };
+        let mapped = seen.mapped;
+        let same = |(when, then): (Instant, u64)| then == mapped && when.elapsed() < ARMING_AGAIN;
+        if space.is_gone() || seen.armed.is_some_and(same) || !self.arm(space) {
+            return;
+        }
+        if let Some(seen) = self.seen.get_mut(&space.id) {
+            seen.armed = Some((Instant::now(), mapped));
         }
     }
 
-    /// See the module's head.
-    fn arm(&mut self, space: &Arc<Space>) {
-        let (Some(hands), Some(program)) = (space.hands.get(), space.program.get()) else { return };
+    /// See the module's head. Returns false if it is to be tried again soon.
+    fn arm(&mut self, space: &Arc<Space>) -> bool {
+        let (Some(hands), Some(program)) = (space.hands.get(), space.program.get()) else { return true };
         if lock(&space.seats).is_empty() {
             server::start(&self.core, space);
             let tripwire = hands.places.tripwire..hands.places.tripwire + PAGE_BYTES;
@@ -230,23 +235,28 @@ impl Watch {
                 space.faults.register(tripwire).and_then(|()| space.faults.register(hands.places.staging.clone()));
             if registered.is_err() {
                 self.core.note(format!("process {} cannot be paged: its memory cannot be registered", program.pid));
-                return;
+                return true;
             }
         }
         let excluded = self.stacks(space, hands.pid, program.pid);
         let mut state = lock(&space.state);
         state.excluded = excluded;
+        // What is armed may have left, and something else, not to be registered in part, be there instead.
+        if space.faults.is_changing() {
+            return false;
+        }
         let mut registered = Intervals::default();
         for mapping in self.mappings.iter().filter(|mapping| is_ours_to_take(mapping)) {
             for gap in state.armed.gaps(mapping.range.clone()) {
-                if !hands.is_own(&gap) && space.faults.register(gap.clone()).is_ok() {
+                if !hands.is_own(&gap) && is_as_it_was(hands.pid, mapping) && space.faults.register(gap.clone()).is_ok()
+                {
                     registered.insert(gap);
                 }
             }
         }
         self.mappings.clear();
         if registered.is_empty() || tmem_sys::mappings(hands.pid, &mut self.mappings).is_err() {
-            return;
+            return true;
         }
         for mapping in self.mappings.iter().filter(|mapping| is_ours_to_take(mapping)) {
             for part in registered.overlaps(&mapping.range) {
@@ -257,6 +267,7 @@ impl Watch {
                 }
             }
         }
+        true
     }
 
     /// Reads the mappings, and tells what of them the kernel or a thread needs at any time.
@@ -323,6 +334,13 @@ fn is_ours_to_take(mapping: &Mapping) -> bool {
         && mapping.write
         && !mapping.shared
         && mapping.range.end - mapping.range.start >= SMALL_MAPPING
+}
+
+/// Whether a mapping is still there, with the same ends. To register a part of one would split it, and the program could
+/// not move it any more (`mremap`).
+fn is_as_it_was(pid: u32, mapping: &Mapping) -> bool {
+    let now = tmem_sys::mapping_at(pid, mapping.range.start).ok().flatten();
+    now.is_some_and(|now| now.range == mapping.range)
 }
 
 /// Whether the mapping that holds a page is registered with our userfaultfd.

@@ -309,6 +309,19 @@ impl Userfaultfd {
         })
     }
 
+    /// Whether the address space is changing: a thread changes it, or has, and its event has not been read. Nothing can
+    /// be filled or moved until then.
+    #[must_use]
+    pub fn is_changing(&self) -> bool {
+        // The kernel says so before it looks at what is asked for, and that is nothing.
+        let mut raw = RawZero { range: (0..0).into(), mode: 0, done: 0 };
+        // SAFETY: RawZero is the kernel's struct uffdio_zeropage, for this opcode.
+        let call = unsafe { Updater::<IOC_ZERO, _>::new(&mut raw) };
+        // SAFETY: an empty range is refused.
+        let answer = unsafe { ioctl::ioctl(self, call) };
+        answer == Err(Errno::AGAIN)
+    }
+
     /// Wakes those who sleep in a range; they try again, and may fault again.
     ///
     /// # Errors

@@ -44,7 +44,8 @@ const HOPELESS: Duration = Duration::from_secs(3);
 const DESPERATE: Duration = Duration::from_millis(10);
 /// As many at a time.
 const COPIES: usize = 128;
-/// What the kernel would not have moved is not tried again for so long: it may not be written to, or is locked.
+/// What the kernel would not have moved is not tried again for so long: it may not be written to, is locked, pinned, or
+/// another process has it too.
 const REFUSED: Duration = Duration::from_millis(100);
 /// Commands that an agent can have.
 const MOST_GIVEN: usize = 2;
@@ -131,19 +132,20 @@ impl Evictor {
                 self.core.sleep(NAP);
                 continue;
             }
-            match self.turn() {
-                Turn::Progress => self.barren = None,
-                Turn::Given => {}
-                Turn::Nothing | Turn::Full => {
-                    let since = *self.barren.get_or_insert_with(Instant::now);
-                    self.desperate |= since.elapsed() > DESPERATE;
-                    if since.elapsed() > HOPELESS && self.core.must_wait() {
-                        self.full.happened(&self.core);
-                    }
-                    self.settle();
-                    // What could be taken changes with time only: pins end, children exit, pages settle.
-                    self.core.sleep(Duration::from_millis(2));
-                }
+            let turn = self.turn();
+            if turn == Turn::Progress {
+                self.barren = None;
+                continue;
+            }
+            let barren = self.barren.get_or_insert_with(Instant::now).elapsed();
+            self.desperate |= barren > DESPERATE;
+            if barren > HOPELESS && self.core.must_wait() {
+                self.full.happened(&self.core);
+            }
+            if turn != Turn::Given {
+                self.settle();
+                // What could be taken changes with time only: pins end, children exit, pages settle.
+                self.core.sleep(Duration::from_millis(2));
             }
         }
     }
@@ -198,7 +200,7 @@ impl Evictor {
             return self.encode(space, hands, much.min(waiting).min(CHUNK_PAGES));
         }
         let idle = self.is_idle();
-        // Relaxed: this thread's own. To choose among pages that were shared takes a command too.
+        // Relaxed: an estimate. To choose among pages that were shared takes a command too.
         let asks_first = space.forked.load(Ordering::Relaxed) && !idle;
         if moving == 0 && room && !asks_first && self.choose(space, hands)? {
             return Ok(self.give(Given::Move));
@@ -387,10 +389,10 @@ impl Evictor {
                 }
                 GONE => counters.refused_gone.add(1),
                 CANCELLED => counters.cancelled.add(1),
-                _ => {
-                    counters.refused_other.add(1);
-                    state.pages.keep(*page..page.next(), REFUSED);
-                }
+                _ => counters.refused_other.add(1),
+            }
+            if !matches!(result, GONE | CANCELLED) {
+                state.pages.keep(*page..page.next(), REFUSED);
             }
             self.take_back(&mut state, *page, *slot);
             state.staging.vacate(at);
