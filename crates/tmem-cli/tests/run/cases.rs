@@ -64,10 +64,8 @@ cases! {
     program_break: "break", LIMIT, [];
     fork_both_write: "fork-both-write", LIMIT, ["--mib", "32"];
     fork_raw_clone: "fork-raw-clone", LIMIT, ["--mib", "32"];
-    #[ignore = "right, but slow: children and parents have all their pages in common, and are told apart a few at a time"]
-    fork_grandchildren: "fork-grandchildren", LIMIT, ["--mib", "32"];
+    fork_grandchildren: "fork-grandchildren", LIMIT, ["--mib", "32", "--times", "1"];
     fork_early: "fork-early", LIMIT, [];
-    #[ignore = "right, but slow: children and parents have all their pages in common, and are told apart a few at a time"]
     fork_repeatedly: "fork-repeatedly", LIMIT, ["--mib", "32"];
     fork_wipe: "fork-wipe", LIMIT, ["--mib", "32"];
     fork_dontfork: "fork-dontfork", LIMIT, ["--mib", "32"];
@@ -77,11 +75,8 @@ cases! {
     exec_self: "exec-self", LIMIT, ["--times", "6"];
     exec_clean_environment: "exec-clean-environment", LIMIT, [];
     close_descriptors: "close-descriptors", LIMIT, ["--mib", "32"];
-    #[ignore = "right, but over its limit for a moment: hundreds of new stacks are touched before they are registered"]
     threads_exit: "threads-exit", LIMIT, ["--threads", "300"];
-    #[ignore = "right, but over its limit for a moment: hundreds of new stacks are touched before they are registered"]
     threads_exit_raw: "threads-exit-raw", LIMIT, ["--threads", "300"];
-    #[ignore = "right, but over its limit for a moment: hundreds of new stacks are touched before they are registered"]
     threads_own_stacks: "threads-own-stacks", LIMIT, ["--threads", "300"];
     threads_locals: "threads-locals", LIMIT, ["--threads", "100"];
     threads_stripes: "threads-stripes", LIMIT, ["--threads", "4"];

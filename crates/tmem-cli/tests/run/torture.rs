@@ -7,7 +7,6 @@ const SECONDS: &str = "20";
 
 /// The seed is another one each time; `TMEM_TORTURE_SEED` runs one again.
 #[test]
-#[ignore = "right, but takes minutes: much of its memory may not be written to or is locked, and cannot be taken"]
 fn torture() {
     let Some(run) = Run::new("48M") else { return };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() % 100_000;
@@ -25,7 +24,6 @@ fn torture() {
 
 /// One thread, so that a failing seed fails again.
 #[test]
-#[ignore = "right, but takes minutes: much of its memory may not be written to or is locked, and cannot be taken"]
 fn torture_of_one_thread() {
     for seed in ["1", "2", "3"] {
         let Some(run) = Run::new("48M") else { return };
