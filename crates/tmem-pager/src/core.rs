@@ -35,6 +35,8 @@ pub(crate) struct Core {
     limit: AtomicU64,
     /// Bytes that may still be given, as of the last look, less what was given since.
     room: AtomicI64,
+    /// Bytes of files that programs have resident.
+    pub(crate) files: AtomicU64,
     /// Whether a fault waits for room, and the evictor's alarm clock.
     hunger: Mutex<bool>,
     alarm: Condvar,
@@ -70,6 +72,7 @@ impl Core {
             next_id: AtomicU64::new(1),
             limit: AtomicU64::new(options.limit_bytes),
             room: AtomicI64::new(options.limit_bytes.cast_signed()),
+            files: AtomicU64::new(0),
             hunger: Mutex::default(),
             alarm: Condvar::new(),
             exceeding: AtomicBool::new(false),

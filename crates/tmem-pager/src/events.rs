@@ -104,7 +104,8 @@ impl State {
             }
             keep
         });
-        Self { pages, armed: self.armed.clone(), excluded: self.excluded.clone(), ..Self::new(0) }
+        let (armed, excluded) = (self.armed.clone(), self.excluded.clone());
+        Self { pages, armed, excluded, common: true, ..Self::new(0) }
     }
 
     /// Takes the pages of a range out of the move under way. Returns false if that cannot be done page by page.
@@ -143,6 +144,7 @@ impl Applying<'_> {
                 let Means { hands, share, withheld, .. } = self.means;
                 let inherited = self.state.fork(*hands, share, &withheld());
                 self.effects.children.push((child, inherited));
+                self.state.common = true;
                 self.effects.changed = true;
             }
             Event::Remap { from, to, bytes } => {
@@ -222,7 +224,7 @@ mod tests {
         let mut state = State::new(1);
         for (start, slot) in [(A, 1), (B, 101)] {
             state.armed.insert(bytes(start));
-            (0..4).for_each(|index| state.pages.set(Page(start + index), Slot(slot + index as u32)));
+            (start..).map(Page).zip((slot..slot + 4).map(Slot)).for_each(|(page, slot)| state.pages.set(page, slot));
         }
         state
     }

@@ -218,6 +218,11 @@ impl Hands {
         wire::send(self.socket.as_fd(), &packet, fd.as_slice()).map_err(|_| AgentDied)
     }
 
+    /// Has the kernel take back what it can of a range that is mapped from a file.
+    pub(crate) fn page_out(&self, range: &Range<u64>) {
+        let _ = self.life.page_out(range); // whatever does not go stays, and is counted
+    }
+
     /// Whether it has exited.
     pub(crate) fn is_dead(&self) -> bool {
         self.life.has_exited().unwrap_or(true)

@@ -10,9 +10,9 @@
 //! | `evictor` | one | moves pages out, by the agents' hands, and enters what they encoded into the store |
 //! | `server` | one on each CPU, for each address space that is registered | applies events, answers faults |
 //!
-//! Under them lie `space` (what is known of one address space), with `events` (how it changes), `page_table`, `staging`, `intervals`; `slots`
-//! (evicted pages, and who names them); `hands` (commands to an agent, and the gate); `whole` (huge pages on their way
-//! back); `placement` (where threads run); `core` (what all share).
+//! Under them lie `space` (what is known of one address space), with `events` (how it changes), `page_table`, `staging`,
+//! `intervals`; `slots` (evicted pages, and who names them); `hands` (commands to an agent, and the gate); `whole` (huge
+//! pages on their way back); `placement` (where threads run); `core` (what all share).
 //!
 //! A thread of the monitor that panics takes the whole process with it: agents then stop their programs, which never
 //! see a wrong byte.

@@ -189,10 +189,11 @@ impl Helper {
             for space in &spaces {
                 // Whoever holds it may be one that starves.
                 let Ok(seats) = space.seats.try_lock().map(|seats| seats.clone()) else { continue };
-                if !seats.is_empty() {
-                    let waits = self.seen.entry(space.id).or_default().look(core, space, &seats);
-                    nap = nap.min(if waits { LOOK.0 } else { LOOK.1 });
+                if seats.is_empty() {
+                    continue;
                 }
+                let waits = self.seen.entry(space.id).or_default().look(core, space, &seats);
+                nap = nap.min(if waits { LOOK.0 } else { LOOK.1 });
             }
             std::thread::sleep(nap);
         }

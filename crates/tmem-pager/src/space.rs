@@ -107,6 +107,8 @@ pub(crate) struct State {
     pub(crate) whole: Whole,
     /// Where the evictor goes on.
     pub(crate) hand: u64,
+    /// Since the hand began its round, pages were seen that another process has too, or was given.
+    pub(crate) common: bool,
     /// What is not to be taken: the ends of stacks, what the kernel writes when a thread exits.
     pub(crate) excluded: Intervals,
 }
@@ -235,6 +237,7 @@ impl State {
             streams: Streams::default(),
             whole: Whole::default(),
             hand: 0,
+            common: false,
             excluded: Intervals::default(),
         }
     }

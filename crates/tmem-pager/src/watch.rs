@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use tmem_agent::protocol::PAGE_BYTES;
-use tmem_sys::{Mapping, MappingKind, Residency, ResidencyOf, Wake};
+use tmem_sys::{Mapping, MappingKind, Residency, ResidencyOf, Sizes, Wake};
 
 use crate::core::Core;
 use crate::intervals::Intervals;
@@ -142,8 +142,9 @@ impl Watch {
             if all {
                 seen.last = seen.residency.read().unwrap_or_default();
             }
-            (seen.mapped, seen.anonymous) = seen.residency.mapped_and_anonymous().unwrap_or_default();
-            most.file = seen.last.file.max(most.file);
+            let Sizes { mapped, anonymous, backed } = seen.residency.sizes().unwrap_or_default();
+            (seen.mapped, seen.anonymous) = (mapped, anonymous);
+            most.file = backed.saturating_sub(seen.last.shared).max(most.file);
             most.shared += seen.last.shared;
             most.locked = seen.last.locked.max(most.locked);
             most.hugetlb = seen.last.hugetlb.max(most.hugetlb);
@@ -152,9 +153,10 @@ impl Watch {
         }
         self.work_out_shares(spaces, someone_left);
         let programs: u64 = self.seen.values().map(Seen::given).sum();
-        let (_, own) = self.own.mapped_and_anonymous().unwrap_or_default();
+        let own = self.own.sizes().unwrap_or_default().anonymous;
         self.fit_store();
         let resident = programs + most.file;
+        self.core.files.store(most.file, Ordering::Relaxed); // Relaxed: a number that stands alone
         let store_used = self.core.store.used_bytes() as u64 + own;
         let given = resident + store_used;
         self.core.set_room(self.core.limit().cast_signed() - given.cast_signed());
@@ -305,7 +307,7 @@ fn shares_of(core: &Core, spaces: &[Arc<Space>]) -> Option<Vec<(SpaceId, u64)>> 
 
 impl Seen {
     fn new(residency: ResidencyOf, space: &Space) -> Self {
-        let (mapped, anonymous) = residency.mapped_and_anonymous().unwrap_or_default();
+        let Sizes { mapped, anonymous, .. } = residency.sizes().unwrap_or_default();
         // All that a child has that was just forked is its parent's too.
         let inherited = if space.is_child { anonymous } else { 0 };
         Self {

@@ -34,7 +34,7 @@ pub use memfd::Memfd;
 pub use pagemap::{PageRun, Pagemap};
 pub use peer::{Pidfd, READ_PAGES, read_memory, read_pages, same_memory, write_memory};
 pub use prefetch::prefetch;
-pub use process::{MemoryUse, Residency, ResidencyOf, proportional_anonymous, resident_bytes};
+pub use process::{MemoryUse, Residency, ResidencyOf, Sizes, proportional_anonymous, resident_bytes};
 pub use reservation::{Pages, Reservation};
 pub use rustix::io::Errno;
 pub use rustix::process::Signal;

@@ -4,11 +4,12 @@
 //! gone.
 
 use crate::PAGE_BYTES;
+use core::ops::Range;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Pages that one [`read_pages`] can take: the kernel's limit for the pieces of one call.
 pub const READ_PAGES: usize = 1024;
@@ -34,6 +35,22 @@ impl Pidfd {
     /// `SRCH`: it has exited. `PERM`: no right to.
     pub fn kill(&self, signal: Signal) -> Result<(), Errno> {
         pidfd_send_signal(self, signal)
+    }
+
+    /// Has the kernel take back what it can of a range of its memory now (`MADV_PAGEOUT`): pages of files that no other
+    /// process has mapped, which are read again when they are touched. Nothing is lost, whatever is there.
+    ///
+    /// # Errors
+    /// `PERM`: no `CAP_SYS_NICE`, or no right to trace it. `NOMEM`: not all of the range is mapped; the rest was taken.
+    pub fn page_out(&self, range: &Range<u64>) -> Result<(), Errno> {
+        let bytes = usize::try_from(range.end - range.start).map_err(|_| Errno::INVAL)?;
+        let piece = piece(range.start, bytes);
+        let fd = self.0.as_raw_fd();
+        // SAFETY: reads one piece, which lives; the advice changes no byte of anybody's memory.
+        let done = unsafe {
+            libc::syscall(libc::SYS_process_madvise, fd, &raw const piece, 1_usize, libc::MADV_PAGEOUT, 0_u32)
+        };
+        if done < 0 { Err(last_errno()) } else { Ok(()) }
     }
 
     /// Whether all of its threads have exited; its parent may not have been told yet.

@@ -91,11 +91,11 @@ impl ResidencyOf {
         })
     }
 
-    /// The size of the address space, and the anonymous part of what is resident, in bytes and in 1.3 µs.
+    /// What is told in 1.3 µs.
     ///
     /// # Errors
     /// When the process is gone (`ESRCH`). One that waits for its parent has none.
-    pub fn mapped_and_anonymous(&self) -> io::Result<(u64, u64)> {
+    pub fn sizes(&self) -> io::Result<Sizes> {
         let mut text = [0; 256];
         let len = self.statm.read_at(&mut text, 0)?;
         // Pages: size, resident, and the part of those that is of files or shared.
@@ -105,8 +105,20 @@ impl ResidencyOf {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "no size, resident, shared in /proc/PID/statm"));
         };
         let bytes = |pages: u64| pages * crate::PAGE_BYTES as u64;
-        Ok((bytes(size), bytes(resident.saturating_sub(backed))))
+        let anonymous = bytes(resident.saturating_sub(backed));
+        Ok(Sizes { mapped: bytes(size), anonymous, backed: bytes(backed) })
     }
+}
+
+/// Sizes of an address space, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sizes {
+    /// All that is mapped.
+    pub mapped: u64,
+    /// Anonymous memory that is resident.
+    pub anonymous: u64,
+    /// What is resident of files and of shared memory.
+    pub backed: u64,
 }
 
 /// Anonymous memory of a process, in bytes, each page divided by the number of processes that share it (`Pss_Anon`).

@@ -33,7 +33,7 @@ fn costs() {
     let pid = std::process::id();
     let of = ResidencyOf::open(pid).unwrap();
     cost("residency: all", 2000, || _ = black_box(of.read().unwrap()));
-    cost("residency: mapped and anonymous", 2000, || _ = black_box(of.mapped_and_anonymous().unwrap()));
+    cost("residency: sizes", 2000, || _ = black_box(of.sizes().unwrap()));
 
     let area = Area::pages(200);
     (0..200).step_by(2).for_each(|page| write_protect(area.pages_range(page..page + 1)));

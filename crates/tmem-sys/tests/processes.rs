@@ -156,11 +156,11 @@ fn residency_grows_by_what_is_touched() {
     let of = ResidencyOf::open(own()).unwrap();
     let area = Area::pages(2048);
     advise(area.range(), libc::MADV_NOHUGEPAGE);
-    let before = (of.read().unwrap(), of.mapped_and_anonymous().unwrap(), proportional_anonymous(own()).unwrap());
+    let before = (of.read().unwrap(), of.sizes().unwrap(), proportional_anonymous(own()).unwrap());
     (0..2048).for_each(|page| store(area.page(page), 1));
-    let after = (of.read().unwrap(), of.mapped_and_anonymous().unwrap(), proportional_anonymous(own()).unwrap());
+    let after = (of.read().unwrap(), of.sizes().unwrap(), proportional_anonymous(own()).unwrap());
     let slack = 64 * 2 * PAGE; // counters of kernels before 6.17
-    for grown in [after.0.anonymous - before.0.anonymous, after.1.1 - before.1.1, after.2 - before.2] {
+    for grown in [after.0.anonymous - before.0.anonymous, after.1.anonymous - before.1.anonymous, after.2 - before.2] {
         assert!(grown.abs_diff(8 << 20) <= slack, "{grown}");
     }
     assert!(after.0.file > 0 && after.0.total() > 8 << 20);
@@ -173,15 +173,15 @@ fn residency_of_the_dead_is_an_error_or_nothing() {
     let mut child = Sleeper::new();
     let of = ResidencyOf::open(child.0.id()).unwrap();
     let pidfd = Pidfd::open(child.0.id()).unwrap();
-    assert!(of.mapped_and_anonymous().is_ok() && of.read().is_ok());
+    assert!(of.sizes().is_ok() && of.read().is_ok());
     child.0.kill().unwrap();
     while pidfd.has_exited() == Ok(false) {
         thread::yield_now();
     }
-    assert_eq!(of.mapped_and_anonymous().unwrap().1, 0); // its parent has not been told
+    assert_eq!(of.sizes().unwrap().anonymous, 0); // its parent has not been told
     assert_eq!(of.read().unwrap_err().kind(), std::io::ErrorKind::InvalidData);
     child.0.wait().unwrap();
-    assert!(of.mapped_and_anonymous().is_err() && of.read().is_err());
+    assert!(of.sizes().is_err() && of.read().is_err());
 }
 
 #[test]

@@ -61,13 +61,12 @@ fn below_the_limit_nothing_is_evicted() {
 }
 
 #[test]
-#[ignore = "the report says less than was touched: not understood yet"]
 fn wanted_is_what_the_program_has_without_a_limit() {
     let Some(run) = Run::new("64M") else { return };
-    let ended = run.subject("fill-random", &[]).finish();
+    let ended = run.subject("fill-random", &["--mib", "112"]).finish();
     ended.ok("64M");
-    // 48 MiB, and 64 MiB of ballast.
+    // All of it is touched, and a little ballast, should less than half of it be evicted by then.
     let wanted = ended.report().count("wanted_peak_bytes") >> 20;
-    assert!((108..=124).contains(&wanted), "{wanted} MiB: {}", ended.story());
+    assert!((110..=128).contains(&wanted), "{wanted} MiB: {}", ended.story());
     assert!(ended.report().number("density") > 2.0, "{}", ended.story());
 }

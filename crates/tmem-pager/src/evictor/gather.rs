@@ -72,6 +72,9 @@ impl Evictor {
         let mut state = lock(&space.state);
         let range = state.armed.at_or_after(state.hand).or_else(|| {
             state.hand = 0;
+            if !core::mem::take(&mut state.common) {
+                space.forked.store(false, Ordering::Relaxed); // Relaxed: noticed at some time
+            }
             state.armed.at_or_after(0)
         })?;
         let start = range.start.max(state.hand);

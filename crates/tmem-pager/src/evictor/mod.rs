@@ -24,7 +24,7 @@ use tmem::{Content, LentBlock, Loan, Room};
 use tmem_agent::protocol::{
     BUSY, CANCELLED, ENCODE, FILLED, FREE, GONE, HUGE_BYTES, MOVE_OUT, MOVE_RANGE, PAGE_BYTES, TOUCH, decoded,
 };
-use tmem_sys::PageRun;
+use tmem_sys::{MappingKind, PageRun};
 
 use self::gather::{Chosen, may_take, pages_of_chunk};
 use crate::core::{Core, OBJECT};
@@ -47,6 +47,8 @@ const COPIES: usize = 128;
 /// What the kernel would not have moved is not tried again for so long: it may not be written to, is locked, pinned, or
 /// another process has it too.
 const REFUSED: Duration = Duration::from_millis(100);
+/// How often files may have their turn.
+const FILES: Duration = Duration::from_secs(1);
 /// Commands that an agent can have.
 const MOST_GIVEN: usize = 2;
 /// Turns of an address space in a row, so that its agent is kept at work.
@@ -98,6 +100,8 @@ struct Evictor {
     barren: Option<Instant>,
     /// Nothing could be taken for a while, and there is no room yet.
     desperate: bool,
+    /// When files had their last turn, and how many pages had been evicted then.
+    files: (Instant, u64),
     full: full::Full,
 }
 
@@ -111,6 +115,7 @@ pub(crate) fn start(core: &Arc<Core>) {
         runs: Vec::new(),
         barren: None,
         desperate: false,
+        files: (Instant::now(), 0),
         full: full::Full::default(),
     };
     crate::spawn("evictor", move || evictor.run());
@@ -132,6 +137,7 @@ impl Evictor {
                 self.core.sleep(NAP);
                 continue;
             }
+            self.let_files_go();
             let turn = self.turn();
             if turn == Turn::Progress {
                 self.barren = None;
@@ -174,6 +180,29 @@ impl Evictor {
             }
         }
         turn
+    }
+
+    /// What programs have mapped from files has its turn when as many other pages were evicted as the limit holds, or
+    /// nothing else can be taken: the kernel takes back what no other process has mapped, and reads it again when it is
+    /// touched.
+    fn let_files_go(&mut self) {
+        let evicted = self.core.counters.evicted_pages.get();
+        let (when, then) = self.files;
+        let worn = (evicted - then) * PAGE_BYTES >= self.core.limit() || self.desperate;
+        let much = self.core.files.load(Ordering::Relaxed) > self.core.limit() / 32; // Relaxed: an estimate
+        if !worn || !much || when.elapsed() < FILES {
+            return;
+        }
+        self.settle();
+        self.files = (Instant::now(), evicted);
+        let mut mappings = Vec::new();
+        for space in self.core.spaces() {
+            let Some(hands) = space.hands.get() else { continue };
+            mappings.clear();
+            let _ = tmem_sys::mappings(hands.pid, &mut mappings); // one that has gone has none
+            let files = mappings.iter().filter(|mapping| mapping.kind == MappingKind::File && !mapping.write);
+            files.for_each(|mapping| hands.page_out(&mapping.range));
+        }
     }
 
     /// Gives the agent one more command, or deals with the oldest.
@@ -234,7 +263,7 @@ impl Evictor {
                 if self.land(&space, hands)? == 0 {
                     return Ok(Turn::Nothing);
                 }
-                robust::touch_held(&space, hands);
+                let _ = robust::touch_held(&space, hands);
                 Ok(Turn::Progress)
             }
             Given::Encode(ticket, pages) => self.enter(&space, hands, ticket, &pages),
@@ -283,6 +312,10 @@ impl Evictor {
 
     /// Chooses candidates, gives them slots, and orders the move. Returns whether there were any.
     fn choose(&mut self, space: &Arc<Space>, hands: &Hands) -> Result<bool, AgentDied> {
+        let held = robust::touch_held(space, hands);
+        let mut state = lock(&space.state);
+        held.into_iter().for_each(|page| state.pages.keep(page..page.next(), REFUSED));
+        drop(state);
         match self.gather(space) {
             Chosen::Pages(mut pages) => {
                 // Relaxed: this thread's own.
@@ -303,6 +336,9 @@ impl Evictor {
         let addresses: Vec<u64> = pages.iter().map(|page| page.address()).collect();
         let (mut own, mut common) = (Vec::new(), Vec::new());
         pagemap.exclusive(&addresses, |address, alone| if alone { own.push(address) } else { common.push(address) });
+        if !common.is_empty() {
+            lock(&space.state).common = true;
+        }
         if own.is_empty() && self.desperate {
             own.extend(common.into_iter().take(COPIES));
         }
@@ -386,6 +422,7 @@ impl Evictor {
                 BUSY => {
                     counters.refused_busy.add(1);
                     space.forked.store(true, Ordering::Relaxed); // Relaxed: this thread's own
+                    state.common = true;
                 }
                 GONE => counters.refused_gone.add(1),
                 CANCELLED => counters.cancelled.add(1),
