@@ -12,7 +12,7 @@ use tmem_sys::Turn;
 
 use crate::counters::Counters;
 use crate::options::{OnFull, Options};
-use crate::slots::{Dropped, Freed, Slot, Slots};
+use crate::slots::{Dropped, Freed, Place, Slot, Slots};
 use crate::space::{Program, Space, SpaceId};
 use crate::{lock, placement, read, write};
 
@@ -131,6 +131,33 @@ impl Core {
         match self.pool.get(OBJECT, slot.offset(), into) {
             Outcome::Filled => Ok(()),
             other => Err(other),
+        }
+    }
+
+    /// Reads the page of a slot that the caller names, wherever it is. If that cannot be done, says why.
+    pub(crate) fn fetch(&self, slot: Slot, into: &mut [u8]) -> Result<(), &'static str> {
+        loop {
+            let place = lock(&self.slots).place(slot);
+            let Place::Staged(owner, _) = place else {
+                return self.get(slot, into).map_err(|outcome| {
+                    self.note(format!("the store's answer was: {outcome:?}"));
+                    "a page did not come back from the store"
+                });
+            };
+            let Some(owner) = self.space(owner) else {
+                if lock(&self.slots).place(slot) == place {
+                    return Err("a staged page went with its owner");
+                }
+                continue; // its owner ended, and stored it before
+            };
+            // While this is held, what is staged stays where it is.
+            let _reading = read(&owner.reading);
+            let Place::Staged(_, at) = lock(&self.slots).place(slot) else { continue };
+            let Some(hands) = owner.hands.get() else { return Err("a staged page has no owner") };
+            return match tmem_sys::read_memory(hands.pid, hands.staged(at), into) {
+                Ok(done) if done == into.len() => Ok(()),
+                _ => Err("a staged page cannot be read"),
+            };
         }
     }
 

@@ -190,7 +190,7 @@ fn ready(
             let fd = received.fds.pop().ok_or_else(|| "it could not make a userfaultfd".to_owned())?;
             let faults = Userfaultfd::from_fd(fd);
             faults.enable(features()).map_err(|error| said("its userfaultfd lacks what is needed", &error))?;
-            Arc::new(Space::new(core.new_id(), faults, State::new(stages), false))
+            Arc::new(Space::new(core.new_id(), faults, State::new(stages), None))
         }
     };
     let pagemap = Pagemap::open(agent).map_err(|error| said("its page map cannot be read", &error))?;

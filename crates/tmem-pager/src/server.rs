@@ -24,13 +24,13 @@ use crate::core::Core;
 use crate::events::{Means, await_events};
 use crate::hands::Hands;
 use crate::intervals::Intervals;
+use crate::lock;
 use crate::placement::{self, Seat};
 use crate::slots::{Freed, Place, Slot};
 use crate::space::{Fault, Space, State};
 use crate::streams::WINDOW;
 use crate::units::{PAGE, Page};
 use crate::whole::{self, Restored};
-use crate::{lock, read};
 
 /// A server rests when it was woken so often for faults that another one took; one that it takes itself makes up for
 /// some.
@@ -245,7 +245,7 @@ impl Server {
     /// A child was forked: it gets a number, which it reads from its tripwire, and a server.
     fn adopt(&self, faults: Userfaultfd, state: State) {
         let core = &self.core;
-        let child = Arc::new(Space::new(core.new_id(), faults, state, true));
+        let child = Arc::new(Space::new(core.new_id(), faults, state, Some(self.space.family)));
         child.tripwire.store(self.space.tripwire.load(Ordering::Relaxed), Ordering::Relaxed); // one thread so far
         for space in [&self.space, &child] {
             space.forked.store(true, Ordering::Relaxed); // Relaxed: noticed at some time
@@ -296,8 +296,8 @@ impl Server {
             // It has not left yet: the fault is out of date.
             return self.wake(fault.page);
         }
-        if let Err(why) = self.fetch(slot) {
-            return why;
+        if let Err(why) = self.core.fetch(slot, &mut self.buffer[..PAGE]) {
+            return Answer::Wrong(why);
         }
         let copied = space.faults.copy(fault.page.address(), &self.buffer[..PAGE], Wake::No);
         let answer = self.outcome(fault.page, copied.map_err(|partial| partial.errno), false);
@@ -397,35 +397,6 @@ impl Server {
         // Relaxed: set before the first page was taken.
         let is_evictor = || self.core.evictor.load(Ordering::Relaxed).cast_unsigned() == fault.thread;
         self.core.must_wait() && !is_agent() && !is_evictor()
-    }
-
-    /// Reads a slot's bytes into the start of the buffer.
-    fn fetch(&mut self, slot: Slot) -> Result<(), Answer> {
-        loop {
-            let place = lock(&self.core.slots).place(slot);
-            let Place::Staged(owner, _) = place else {
-                let stored = self.core.get(slot, &mut self.buffer[..PAGE]);
-                return stored.map_err(|outcome| {
-                    self.core.note(format!("the store's answer was: {outcome:?}"));
-                    Answer::Wrong("a page did not come back from the store")
-                });
-            };
-            let Some(owner) = self.core.space(owner) else {
-                if lock(&self.core.slots).place(slot) == place {
-                    return Err(Answer::Wrong("a staged page went with its owner"));
-                }
-                continue; // its owner ended, and stored it before
-            };
-            // While this is held, what is staged stays where it is.
-            let _reading = read(&owner.reading);
-            let Place::Staged(_, at) = lock(&self.core.slots).place(slot) else { continue };
-            let Some(hands) = owner.hands.get() else { return Err(Answer::Wrong("a staged page has no owner")) };
-            let bytes = &mut self.buffer[..PAGE];
-            return match tmem_sys::read_memory(hands.pid, hands.staged(at), bytes) {
-                Ok(PAGE) => Ok(()),
-                _ => Err(Answer::Wrong("a staged page cannot be read")),
-            };
-        }
     }
 
     fn wake(&self, page: Page) -> Answer {

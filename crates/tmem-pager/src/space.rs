@@ -81,8 +81,8 @@ pub(crate) struct Space {
     pub(crate) taking: Mutex<()>,
     /// Servers that wait for faults: one at first. The others rest.
     pub(crate) awake: AtomicUsize,
-    /// It was forked: what it has was its parent's.
-    pub(crate) is_child: bool,
+    /// The first of the address spaces that come from each other by forks: itself, if it was not forked.
+    pub(crate) family: SpaceId,
     /// It is over: its servers end.
     gone: AtomicBool,
     /// Pages that are resident, as of the last look; evictions and restores change it in between.
@@ -152,7 +152,7 @@ impl Flight {
 }
 
 impl Space {
-    pub(crate) fn new(id: SpaceId, faults: Userfaultfd, state: State, is_child: bool) -> Self {
+    pub(crate) fn new(id: SpaceId, faults: Userfaultfd, state: State, family: Option<SpaceId>) -> Self {
         Self {
             id,
             faults,
@@ -165,7 +165,7 @@ impl Space {
             seats: Mutex::default(),
             taking: Mutex::default(),
             awake: AtomicUsize::new(1),
-            is_child,
+            family: family.unwrap_or(id),
             gone: AtomicBool::new(false),
             resident_pages: AtomicU32::new(0),
             forked: AtomicBool::new(false),

@@ -309,7 +309,7 @@ impl Seen {
     fn new(residency: ResidencyOf, space: &Space) -> Self {
         let Sizes { mapped, anonymous, .. } = residency.sizes().unwrap_or_default();
         // All that a child has that was just forked is its parent's too.
-        let inherited = if space.is_child { anonymous } else { 0 };
+        let inherited = if space.family == space.id { 0 } else { anonymous };
         Self {
             residency,
             last: Residency::default(),

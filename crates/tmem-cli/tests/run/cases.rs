@@ -64,7 +64,7 @@ cases! {
     program_break: "break", LIMIT, [];
     fork_both_write: "fork-both-write", LIMIT, ["--mib", "32"];
     fork_raw_clone: "fork-raw-clone", LIMIT, ["--mib", "32"];
-    fork_grandchildren: "fork-grandchildren", LIMIT, ["--mib", "32", "--times", "1"];
+    fork_grandchildren: "fork-grandchildren", LIMIT, ["--mib", "32"];
     fork_early: "fork-early", LIMIT, [];
     fork_repeatedly: "fork-repeatedly", LIMIT, ["--mib", "32"];
     fork_wipe: "fork-wipe", LIMIT, ["--mib", "32"];

@@ -13,6 +13,7 @@
 //!
 //! If a whole round over everything frees nothing and the limit is passed, the limit cannot hold: [`crate::full`].
 
+mod family;
 mod gather;
 
 use core::sync::atomic::Ordering;
@@ -229,9 +230,9 @@ impl Evictor {
             return self.encode(space, hands, much.min(waiting).min(CHUNK_PAGES));
         }
         let idle = self.is_idle();
-        // Relaxed: an estimate. To choose among pages that were shared takes a command too.
-        let asks_first = space.forked.load(Ordering::Relaxed) && !idle;
-        if moving == 0 && room && !asks_first && self.choose(space, hands)? {
+        // Relaxed: a server sets it. To choose among pages that were shared takes a command too.
+        let forked = space.forked.load(Ordering::Relaxed);
+        if moving == 0 && room && (idle || !forked) && self.choose(space, hands, forked)? {
             return Ok(self.give(Given::Move));
         }
         if !idle {
@@ -260,7 +261,12 @@ impl Evictor {
         let (Some(hands), Some(given)) = (space.hands.get(), line.given.pop_front()) else { return Ok(Turn::Nothing) };
         match given {
             Given::Move => {
-                if self.land(&space, hands)? == 0 {
+                let moved = self.land(&space, hands)?;
+                // Relaxed: an estimate.
+                if space.forked.load(Ordering::Relaxed) {
+                    family::join(&self.core, &space, &moved);
+                }
+                if moved.is_empty() {
                     return Ok(Turn::Nothing);
                 }
                 let _ = robust::touch_held(&space, hands);
@@ -311,15 +317,14 @@ impl Evictor {
     // --- moving out
 
     /// Chooses candidates, gives them slots, and orders the move. Returns whether there were any.
-    fn choose(&mut self, space: &Arc<Space>, hands: &Hands) -> Result<bool, AgentDied> {
+    fn choose(&mut self, space: &Arc<Space>, hands: &Hands, forked: bool) -> Result<bool, AgentDied> {
         let held = robust::touch_held(space, hands);
         let mut state = lock(&space.state);
         held.into_iter().for_each(|page| state.pages.keep(page..page.next(), REFUSED));
         drop(state);
         match self.gather(space) {
             Chosen::Pages(mut pages) => {
-                // Relaxed: this thread's own.
-                if space.forked.load(Ordering::Relaxed) {
+                if forked {
                     self.make_own(space, hands, &mut pages)?;
                 }
                 Ok(self.order_pages(&mut lock(&space.state), space, hands, pages))
@@ -341,6 +346,7 @@ impl Evictor {
         }
         if own.is_empty() && self.desperate {
             own.extend(common.into_iter().take(COPIES));
+            family::meet(&self.core, space, own.first());
         }
         if !own.is_empty() {
             assert!(self.is_idle(), "the results of a command would be overwritten");
@@ -400,19 +406,19 @@ impl Evictor {
     }
 
     /// Waits for the end of the move, and takes back the slots of what did not go. Returns the pages that went.
-    fn land(&mut self, space: &Arc<Space>, hands: &Hands) -> Result<usize, AgentDied> {
+    fn land(&mut self, space: &Arc<Space>, hands: &Hands) -> Result<Vec<(Page, Slot)>, AgentDied> {
         let ticket = lock(&space.state).flight.as_ref().map(|flight| flight.ticket);
-        let Some(ticket) = ticket else { return Ok(0) };
+        let Some(ticket) = ticket else { return Ok(Vec::new()) };
         let command = hands.wait(ticket)?;
         let mut state = lock(&space.state);
-        let Some(flight) = state.flight.take() else { return Ok(0) };
+        let Some(flight) = state.flight.take() else { return Ok(Vec::new()) };
         let counters = &self.core.counters;
-        let mut moved = 0;
+        let mut moved = Vec::new();
         for (index, (page, slot)) in flight.pages.iter().enumerate() {
             let at = Staged(flight.first.0 + u32::try_from(index).unwrap_or(u32::MAX));
             if flight.moved(hands, index) {
                 state.staging.arrived(at, *slot);
-                moved += 1;
+                moved.push((*page, *slot));
                 continue;
             }
             // Acquire is not needed: the command is done.
@@ -435,7 +441,7 @@ impl Evictor {
             state.staging.vacate(at);
         }
         // Relaxed: this thread's own.
-        space.taken.fetch_add(u32::try_from(moved).unwrap_or(0), Ordering::Relaxed);
+        space.taken.fetch_add(u32::try_from(moved.len()).unwrap_or(0), Ordering::Relaxed);
         Ok(moved)
     }
 
