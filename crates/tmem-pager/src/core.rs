@@ -107,6 +107,11 @@ impl Core {
         read(&self.spaces).values().cloned().collect()
     }
 
+    /// The same, unless somebody is at the list.
+    pub(crate) fn try_spaces(&self) -> Option<Vec<Arc<Space>>> {
+        Some(self.spaces.try_read().ok()?.values().cloned().collect())
+    }
+
     // --- slots
 
     /// Takes a name from each slot, under the lock of the state that no longer names it: whoever holds that lock

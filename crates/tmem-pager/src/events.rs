@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 use tmem_sys::{Event, Userfaultfd};
 
 use crate::hands::Hands;
@@ -24,12 +25,14 @@ use crate::intervals::Intervals;
 use crate::server::poll_until;
 use crate::slots::Slot;
 use crate::space::{Fault, FlightKind, State};
-use crate::units::{Page, pages_of};
+use crate::units::{Page, overlap, pages_of};
 
 /// How long after a program has asked for pages to be discarded the kernel may still be at it.
 const DISCARDING: Duration = Duration::from_secs(1);
 /// How soon it is looked again for an event that is on its way.
 const SOON: Duration = Duration::from_micros(50);
+/// A thread that has changed the address space and does not tell it by then never will.
+const LATE: Duration = Duration::from_secs(30);
 
 /// What applying events has left to be done outside the locks.
 #[derive(Debug, Default)]
@@ -51,25 +54,34 @@ pub(crate) struct Means<'a> {
     pub(crate) share: &'a dyn Fn(Slot),
     /// What the program keeps from its children (`MADV_DONTFORK`, `MADV_WIPEONFORK`).
     pub(crate) withheld: &'a dyn Fn() -> Intervals,
-    /// Waits for further events. False: there are none, and nobody is about to tell any.
-    pub(crate) more: &'a dyn Fn(&mut VecDeque<Event>) -> bool,
+    /// Waits for further events; there are none if nobody is about to tell any. An error says why they cannot be had.
+    pub(crate) more: &'a dyn Fn() -> Result<Vec<Event>, &'static str>,
+}
+
+/// What is there to be read; an error says why nobody can.
+pub(crate) fn read_events(faults: &Userfaultfd, into: &mut Vec<Event>) -> Result<(), &'static str> {
+    match faults.read_events(into) {
+        Ok(()) | Err(Errno::AGAIN | Errno::INTR) => Ok(()),
+        Err(_) => Err("its page faults cannot be read"),
+    }
 }
 
 /// [`Means::more`], from the kernel.
-pub(crate) fn await_events(faults: &Userfaultfd, into: &mut VecDeque<Event>) -> bool {
+pub(crate) fn await_events(faults: &Userfaultfd) -> Result<Vec<Event>, &'static str> {
+    let end = Instant::now() + LATE;
     let mut read = Vec::new();
     loop {
         // Asked first: what was told before the answer was no is there to be read.
         let is_changing = faults.is_changing();
-        // Whoever reads next is told of an error.
-        let _ = faults.read_events(&mut read);
+        read_events(faults, &mut read)?;
         if !read.is_empty() || !is_changing {
-            break;
+            return Ok(read);
+        }
+        if Instant::now() > end {
+            return Err("a change of its address space came to no end");
         }
         poll_until(&mut [PollFd::new(faults, PollFlags::IN)], Some(SOON));
     }
-    into.extend(read.drain(..));
-    !into.is_empty()
 }
 
 /// Events on their way into a state.
@@ -82,15 +94,17 @@ struct Applying<'a> {
 }
 
 impl State {
-    /// Applies what the userfaultfd told. The caller holds the gate: nothing is moved meanwhile.
-    pub(crate) fn apply(&mut self, means: &Means<'_>, events: Vec<Event>) -> Effects {
+    /// Applies what the userfaultfd told, or as much as can be, and says why not more. The caller holds the gate: nothing
+    /// is moved meanwhile.
+    pub(crate) fn apply(&mut self, means: &Means<'_>, events: Vec<Event>) -> (Effects, Result<(), &'static str>) {
         let mut effects = Effects::default();
         self.settle_landing(means.hands, &mut effects.dropped);
         let mut applying = Applying { state: self, means, events: events.into(), effects, now: Instant::now() };
-        while let Some(event) = applying.events.pop_front() {
-            applying.apply(event);
+        let mut done = Ok(());
+        while let Some(event) = applying.events.pop_front().filter(|_| done.is_ok()) {
+            done = applying.apply(event);
         }
-        applying.effects
+        (applying.effects, done)
     }
 
     /// What a child inherits. Pages of a move under way that are still at their addresses were copied by the fork
@@ -135,7 +149,7 @@ impl State {
 }
 
 impl Applying<'_> {
-    fn apply(&mut self, event: Event) {
+    fn apply(&mut self, event: Event) -> Result<(), &'static str> {
         match event {
             Event::Fault { address, write, thread } => {
                 self.effects.faults.push(Fault { page: Page::of(address), write, thread, since: self.now });
@@ -148,7 +162,7 @@ impl Applying<'_> {
                 self.effects.changed = true;
             }
             Event::Remap { from, to, bytes } => {
-                self.vacate(&(to..to + bytes));
+                self.vacate(&(to..to + bytes))?;
                 self.remap(from, to, bytes);
                 self.effects.changed = true;
             }
@@ -163,6 +177,7 @@ impl Applying<'_> {
                 self.effects.changed |= !self.state.cancel(self.means.hands, &range);
             }
         }
+        Ok(())
     }
 
     fn forget(&mut self, range: &Range<u64>) {
@@ -170,27 +185,25 @@ impl Applying<'_> {
     }
 
     /// Applies how what was at a place left it: see the module's head.
-    fn vacate(&mut self, place: &Range<u64>) {
+    fn vacate(&mut self, place: &Range<u64>) -> Result<(), &'static str> {
         let is_about = |event: &Event| match event {
             Event::Unmap(range) => overlap(range, place),
             Event::Remap { from, bytes, .. } => overlap(&(*from..from + bytes), place),
             _ => false,
         };
         while !self.state.armed.overlaps(place).is_empty() {
-            match self.events.iter().position(is_about) {
-                Some(at) => {
-                    let event = self.events.remove(at);
-                    event.into_iter().for_each(|event| self.apply(event));
-                }
-                None => {
-                    let mut more = VecDeque::new();
-                    if !(self.means.more)(&mut more) {
-                        break; // nobody is on the way: it left in a life before, that of the parent
-                    }
-                    self.events.append(&mut more);
-                }
+            let at = self.events.iter().position(is_about);
+            if let Some(event) = at.and_then(|at| self.events.remove(at)) {
+                self.apply(event)?;
+                continue;
             }
+            let more = (self.means.more)()?;
+            if more.is_empty() {
+                break; // nobody is on the way: it left in a life before, that of the parent
+            }
+            self.events.extend(more);
         }
+        Ok(())
     }
 
     fn remap(&mut self, from: u64, to: u64, bytes: u64) {
@@ -203,10 +216,6 @@ impl Applying<'_> {
         }
         // `mremap` without MREMAP_DONTUNMAP is followed by an unmap of the old addresses.
     }
-}
-
-fn overlap(a: &Range<u64>, b: &Range<u64>) -> bool {
-    a.start < b.end && b.start < a.end
 }
 
 #[cfg(test)]
@@ -244,15 +253,11 @@ mod tests {
     /// Applies events, and then, when they are waited for, those that are late. Returns slots that lost a name.
     fn apply(state: &mut State, events: Vec<Event>, late: Vec<Vec<Event>>) -> Vec<u32> {
         let late = RefCell::new(VecDeque::from(late));
-        let more = |into: &mut VecDeque<Event>| match late.borrow_mut().pop_front() {
-            Some(events) => {
-                into.extend(events);
-                true
-            }
-            None => false,
-        };
+        let more = || Ok(late.borrow_mut().pop_front().unwrap_or_default());
         let means = Means { hands: None, share: &|_| {}, withheld: &Intervals::default, more: &more };
-        let mut dropped: Vec<u32> = state.apply(&means, events).dropped.iter().map(|slot| slot.0).collect();
+        let (Effects { dropped, .. }, done) = state.apply(&means, events);
+        assert_eq!(done, Ok(()));
+        let mut dropped: Vec<u32> = dropped.iter().map(|slot| slot.0).collect();
         dropped.sort_unstable();
         dropped
     }

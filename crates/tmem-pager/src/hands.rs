@@ -13,6 +13,7 @@ use tmem_agent::protocol::{
 use tmem_sys::{Pidfd, Shared, futex};
 
 use crate::slots::Staged;
+use crate::units::overlap;
 use crate::wire;
 
 /// Looks at the gate before one goes to sleep over it: some 100 microseconds, a few times what a move takes.
@@ -236,8 +237,7 @@ impl Hands {
     /// Whether a range touches what the agent has mapped for itself.
     pub(crate) fn is_own(&self, range: &Range<u64>) -> bool {
         let Places { tripwire, staging, private, .. } = &self.places;
-        let overlaps = |own: &Range<u64>| range.start < own.end && own.start < range.end;
-        overlaps(staging) || overlaps(private) || overlaps(&(*tripwire..tripwire + PAGE_BYTES))
+        [staging, private, &(*tripwire..tripwire + PAGE_BYTES)].into_iter().any(|own| overlap(own, range))
     }
 
     /// The first address of a staged page.

@@ -9,10 +9,11 @@
 //! | `watch` | one | measures what is resident and what room is left; registers memory when it gets short |
 //! | `evictor` | one | moves pages out, by the agents' hands, and enters what they encoded into the store |
 //! | `server` | one on each CPU, for each address space that is registered | applies events, answers faults |
+//! | `placement` | one | lets servers run that starve |
 //!
 //! Under them lie `space` (what is known of one address space), with `events` (how it changes), `page_table`, `staging`,
 //! `intervals`; `slots` (evicted pages, and who names them); `hands` (commands to an agent, and the gate); `whole` (huge
-//! pages on their way back); `placement` (where threads run); `core` (what all share).
+//! pages on their way back); `core` (what all share).
 //!
 //! A thread of the monitor that panics takes the whole process with it: agents then stop their programs, which never
 //! see a wrong byte.

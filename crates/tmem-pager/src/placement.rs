@@ -13,9 +13,9 @@
 //! a thread that faults at random, and loses as much where a program waits for room, and its CPU is free.
 //!
 //! A server that runs last may starve, since somebody else wants its CPU, and with it whoever waits for what it has
-//! locked. So a thread of its own, which takes no lock that a server may hold for long and no lock of a program's memory,
-//! looks whether servers have something to do and do not get on with it, and if so has them run as everybody does for a
-//! while.
+//! locked. So a thread of its own looks whether servers have something to do and do not get on with it, and if so has
+//! them run as everybody does for a while. It waits for no lock, which one that starves may hold: it remembers what it
+//! saw when there was nobody.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::collections::BTreeMap;
@@ -172,6 +172,7 @@ struct Helper {
 /// Of one address space.
 #[derive(Debug, Default)]
 struct Seen {
+    seats: Vec<Arc<Seat>>,
     /// How far its servers were.
     steps: Vec<Option<u32>>,
     /// Whether there were faults that nobody had read.
@@ -182,17 +183,21 @@ struct Seen {
 
 impl Helper {
     fn run(mut self, core: &Core) {
+        let mut spaces = Vec::new();
         while !core.is_stopping() {
-            let spaces = core.spaces();
+            spaces = core.try_spaces().unwrap_or(spaces);
             self.seen.retain(|id, _| spaces.iter().any(|space| space.id == *id));
             let mut nap = NO_SERVERS;
             for space in &spaces {
-                // Whoever holds it may be one that starves.
-                let Ok(seats) = space.seats.try_lock().map(|seats| seats.clone()) else { continue };
-                if seats.is_empty() {
+                let seen = self.seen.entry(space.id).or_default();
+                if seen.seats.is_empty() {
+                    // Made once, all at once.
+                    seen.seats = space.seats.try_lock().map(|seats| seats.clone()).unwrap_or_default();
+                }
+                if seen.seats.is_empty() {
                     continue;
                 }
-                let waits = self.seen.entry(space.id).or_default().look(core, space, &seats);
+                let waits = seen.look(core, space);
                 nap = nap.min(if waits { LOOK.0 } else { LOOK.1 });
             }
             std::thread::sleep(nap);
@@ -202,21 +207,21 @@ impl Helper {
 
 impl Seen {
     /// Has servers run as everybody does if one of them starves. Returns whether they have something to do.
-    fn look(&mut self, core: &Core, space: &Space, seats: &[Arc<Seat>]) -> bool {
+    fn look(&mut self, core: &Core, space: &Space) -> bool {
         if self.hurried.is_some_and(|since| since.elapsed() > HURRY) {
             self.hurried = None;
-            turn(seats, core.turn);
+            turn(&self.seats, core.turn);
         }
         let unread = poll_until(&mut [PollFd::new(&space.faults, PollFlags::IN)], Some(Duration::ZERO));
-        let steps: Vec<_> = seats.iter().map(|seat| seat.steps()).collect();
+        let steps: Vec<_> = self.seats.iter().map(|seat| seat.steps()).collect();
         let mut pairs = steps.iter().zip(&self.steps);
         let stuck = pairs.clone().any(|(now, before)| now.is_some() && now == before);
         let unheard = unread && self.unread && pairs.all(|(now, before)| now == before);
         let waits = unread || steps.iter().any(Option::is_some);
         (self.steps, self.unread) = (steps, unread);
-        if self.hurried.is_none() && (stuck || unheard) && seats.iter().any(|seat| seat.wants_to_run()) {
+        if self.hurried.is_none() && (stuck || unheard) && self.seats.iter().any(|seat| seat.wants_to_run()) {
             self.hurried = Some(Instant::now());
-            turn(seats, Turn::Fair);
+            turn(&self.seats, Turn::Fair);
         }
         waits
     }

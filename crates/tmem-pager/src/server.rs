@@ -21,7 +21,7 @@ use tmem_agent::protocol::PAGE_BYTES;
 use tmem_sys::{CpuOf, Event, Userfaultfd, Wake};
 
 use crate::core::Core;
-use crate::events::{Means, await_events};
+use crate::events::{Means, await_events, read_events};
 use crate::hands::Hands;
 use crate::intervals::Intervals;
 use crate::lock;
@@ -211,10 +211,7 @@ impl Server {
         let hands = self.space.hands.get();
         let gate = hands.map(Hands::gate);
         let mut state = lock(&self.space.state);
-        match self.space.faults.read_events(events) {
-            Ok(()) | Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(_) => return Err("its page faults cannot be read"),
-        }
+        read_events(&self.space.faults, events)?;
         if events.is_empty() {
             self.vain = self.vain.saturating_add(1);
             return Ok(Vec::new());
@@ -225,9 +222,9 @@ impl Server {
             hands,
             share: &|slot| lock(&self.core.slots).share(slot),
             withheld: &|| withheld(hands),
-            more: &|into| await_events(&self.space.faults, into),
+            more: &|| await_events(&self.space.faults),
         };
-        let effects = state.apply(&means, core::mem::take(events));
+        let (effects, done) = state.apply(&means, core::mem::take(events));
         let dead = self.core.unname(&effects.dropped);
         // Before the state is let go: an order that is made from it has the new epoch, one from before the old.
         if let Some(gate) = gate.as_ref().filter(|_| effects.changed) {
@@ -239,7 +236,7 @@ impl Server {
             self.adopt(child, state);
         }
         self.core.flush(dead, Freed::Stored);
-        Ok(effects.faults)
+        done.map(|()| effects.faults)
     }
 
     /// A child was forked: it gets a number, which it reads from its tripwire, and a server.

@@ -1,4 +1,4 @@
-//! One address space: what is known of it, and what events change in it.
+//! One address space: what is known of it. What events change in it: [`crate::events`].
 //!
 //! # Who does what
 //! Its *servers* ([`crate::server`]), threads, read its userfaultfd, apply events and serve faults. The *evictor*

@@ -52,6 +52,11 @@ impl Page {
     }
 }
 
+/// Whether two ranges of addresses have anything in common.
+pub(crate) const fn overlap(a: &Range<u64>, b: &Range<u64>) -> bool {
+    a.start < b.end && b.start < a.end
+}
+
 /// The pages that a range of addresses touches.
 pub(crate) fn pages_of(range: &Range<u64>) -> Range<Page> {
     Page(range.start / PAGE_BYTES)..Page(range.end.div_ceil(PAGE_BYTES))

@@ -51,7 +51,7 @@ use crate::hands::{AgentDied, Hands, Order};
 use crate::lock;
 use crate::slots::{Freed, Place, Slot};
 use crate::space::{Fault, Space, State};
-use crate::units::{CHUNK_PAGES, PAGE, Page};
+use crate::units::{CHUNK_PAGES, PAGE, Page, overlap};
 
 /// How soon the agent must have taken a question: it looks between the pages that it encodes, but not within other
 /// commands, the longest of which takes half a millisecond.
@@ -122,8 +122,8 @@ impl Whole {
 
     /// Whether a range has a part of what is on its way back.
     pub(crate) fn is_landing(&self, range: &Range<u64>) -> bool {
-        let overlaps = |chunk: u64| range.start < (chunk + 1) * HUGE_BYTES && chunk * HUGE_BYTES < range.end;
-        self.landing.as_ref().is_some_and(|landing| overlaps(landing.chunk))
+        let place = |chunk: u64| chunk * HUGE_BYTES..(chunk + 1) * HUGE_BYTES;
+        self.landing.as_ref().is_some_and(|landing| overlap(&place(landing.chunk), range))
     }
 
     fn is_passed(&self, chunk: u64) -> bool {

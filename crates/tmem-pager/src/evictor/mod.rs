@@ -194,7 +194,6 @@ impl Evictor {
         if !worn || !much || when.elapsed() < FILES {
             return;
         }
-        self.settle();
         self.files = (Instant::now(), evicted);
         let mut mappings = Vec::new();
         for space in self.core.spaces() {
