@@ -144,9 +144,9 @@ impl Core {
         loop {
             let place = lock(&self.slots).place(slot);
             let Place::Staged(owner, _) = place else {
-                return self.get(slot, into).map_err(|outcome| {
-                    self.note(format!("the store's answer was: {outcome:?}"));
-                    "a page did not come back from the store"
+                return self.get(slot, into).map_err(|outcome| match outcome {
+                    Outcome::Corrupt { .. } => "a page in the store is damaged",
+                    _ => "a page is missing in the store",
                 });
             };
             let Some(owner) = self.space(owner) else {

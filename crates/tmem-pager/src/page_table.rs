@@ -15,6 +15,10 @@ use std::time::{Duration, Instant};
 use crate::slots::Slot;
 use crate::units::{CHUNK_PAGES, Page};
 
+/// What the kernel would not have moved is not tried again for so long: it may not be written to, is locked, pinned, or
+/// another process has it too.
+pub(crate) const REFUSED: Duration = Duration::from_millis(100);
+
 const BIT_WORDS: usize = CHUNK_PAGES / 64;
 
 #[derive(Debug, Clone)]

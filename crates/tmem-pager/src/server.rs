@@ -211,10 +211,10 @@ impl Server {
         let hands = self.space.hands.get();
         let gate = hands.map(Hands::gate);
         let mut state = lock(&self.space.state);
-        read_events(&self.space.faults, events)?;
+        let read = read_events(&self.space.faults, events);
         if events.is_empty() {
             self.vain = self.vain.saturating_add(1);
-            return Ok(Vec::new());
+            return read.map(|()| Vec::new());
         }
         self.vain = self.vain.saturating_sub(WORTH);
         self.seat.get_on();
@@ -236,7 +236,8 @@ impl Server {
             self.adopt(child, state);
         }
         self.core.flush(dead, Freed::Stored);
-        done.map(|()| effects.faults)
+        // What came before an error is applied: a child whose descriptor was dropped would read its holes as zeros.
+        read.and(done).map(|()| effects.faults)
     }
 
     /// A child was forked: it gets a number, which it reads from its tripwire, and a server.
@@ -260,8 +261,16 @@ impl Server {
         }
         match state.pages.slot(fault.page) {
             Some(slot) => self.restore(state, fault, slot),
+            None if self.is_lost(fault) => Answer::Wrong("a staged page was missing"),
             None => self.fill(&mut state, fault),
         }
+    }
+
+    /// Whether an agent looks for a page in staging and finds none. Anybody else may look there (a debugger that writes
+    /// a core), and finds zeros; what the agent encodes would be taken for the program's own bytes.
+    fn is_lost(&self, fault: Fault) -> bool {
+        let is_there = |hands: &Hands| hands.places.staging.contains(&fault.page.address());
+        self.space.hands.get().is_some_and(|hands| hands.pid == fault.thread && is_there(hands))
     }
 
     fn give_birth_number(&mut self, page: Page) -> Answer {

@@ -49,6 +49,7 @@ use tmem_agent::protocol::{
 use crate::core::{Core, OBJECT};
 use crate::hands::{AgentDied, Hands, Order};
 use crate::lock;
+use crate::page_table::REFUSED;
 use crate::slots::{Freed, Place, Slot};
 use crate::space::{Fault, Space, State};
 use crate::units::{CHUNK_PAGES, PAGE, Page, overlap};
@@ -59,8 +60,6 @@ const SOON: Duration = Duration::from_millis(2);
 /// How long a fault waits for a huge page, because there is no room yet or the agent is at another, before it is given
 /// one page.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// Where the kernel would not have a page moved it is not tried again for so long.
-const REFUSED: Duration = Duration::from_millis(100);
 /// Chunks whose neighbours are in order.
 const RECENT: usize = 8;
 /// How often blocks are looked up, should the cleaner be at them.

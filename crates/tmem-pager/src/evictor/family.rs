@@ -15,10 +15,9 @@ use crate::units::{PAGE, Page};
 /// Has pages that were just moved out join the slots of relatives that hold the same.
 pub(super) fn join(core: &Core, space: &Space, moved: &[(Page, Slot)]) {
     let relatives = relatives(core, space);
-    for relative in &relatives {
-        for (page, slot) in moved {
-            join_one(core, space, relative, (*page, *slot));
-        }
+    for moved in moved {
+        let mut ours = None;
+        let _ = relatives.iter().any(|relative| join_one(core, space, relative, *moved, &mut ours));
     }
 }
 
@@ -35,19 +34,26 @@ fn relatives(core: &Core, space: &Space) -> Vec<Arc<Space>> {
     spaces
 }
 
-fn join_one(core: &Core, space: &Space, relative: &Space, (page, slot): (Page, Slot)) {
+/// Returns whether the page joined; `ours` is what it holds, once it was read.
+fn join_one(
+    core: &Core,
+    space: &Space,
+    relative: &Space,
+    (page, slot): (Page, Slot),
+    ours: &mut Option<[u8; PAGE]>,
+) -> bool {
     // Named by us from here on, so that it stays what it is.
     let other = {
         let state = lock(&relative.state);
         // Moves of two address spaces are not under way at once, but for one that will never end: its agent has died.
         let arrived = state.flight.is_none();
-        let Some(other) = state.pages.slot(page).filter(|other| arrived && *other != slot) else { return };
+        let Some(other) = state.pages.slot(page).filter(|other| arrived && *other != slot) else { return false };
         lock(&core.slots).share(other);
         other
     };
     let mut state = lock(&space.state);
     // It may have been asked for meanwhile.
-    let joins = state.pages.slot(page) == Some(slot) && holds_same(core, slot, other);
+    let joins = state.pages.slot(page) == Some(slot) && holds_same(core, (slot, ours), other);
     let mut dead = Vec::new();
     if joins {
         state.pages.clear(page);
@@ -59,10 +65,15 @@ fn join_one(core: &Core, space: &Space, relative: &Space, (page, slot): (Page, S
     }
     drop(state);
     core.flush(dead, Freed::Stored);
+    joins
 }
 
 /// Whether two slots hold the same bytes. Not, if one cannot be read: that is told when it is asked for.
-fn holds_same(core: &Core, slot: Slot, other: Slot) -> bool {
-    let (mut ours, mut theirs) = ([0; PAGE], [0; PAGE]);
-    core.fetch(slot, &mut ours).is_ok() && core.fetch(other, &mut theirs).is_ok() && ours == theirs
+fn holds_same(core: &Core, (slot, ours): (Slot, &mut Option<[u8; PAGE]>), other: Slot) -> bool {
+    let read = |slot| {
+        let mut bytes = [0; PAGE];
+        core.fetch(slot, &mut bytes).ok().map(|()| bytes)
+    };
+    *ours = ours.or_else(|| read(slot));
+    ours.is_some() && *ours == read(other)
 }

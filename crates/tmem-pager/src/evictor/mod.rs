@@ -31,6 +31,7 @@ use self::gather::{Chosen, may_take, pages_of_chunk};
 use crate::core::{Core, OBJECT};
 use crate::full;
 use crate::hands::{AgentDied, Hands, Order, Ticket};
+use crate::page_table::REFUSED;
 use crate::robust;
 use crate::slots::{Dropped, Freed, Slot, Staged};
 use crate::space::{Flight, FlightKind, Space, State};
@@ -45,9 +46,6 @@ const HOPELESS: Duration = Duration::from_secs(3);
 const DESPERATE: Duration = Duration::from_millis(10);
 /// As many at a time.
 const COPIES: usize = 128;
-/// What the kernel would not have moved is not tried again for so long: it may not be written to, is locked, pinned, or
-/// another process has it too.
-const REFUSED: Duration = Duration::from_millis(100);
 /// How often files may have their turn.
 const FILES: Duration = Duration::from_secs(1);
 /// Commands that an agent can have.
