@@ -89,6 +89,8 @@ pub(crate) struct Space {
     pub(crate) resident_pages: AtomicU32,
     /// Pages may be refused because another process has them too: it, or its parent, was forked.
     pub(crate) forked: AtomicBool,
+    /// A fault waits for what is staged to be stored.
+    pub(crate) awaited: AtomicBool,
     /// Addresses of its threads' lists of robust mutexes, as of the last look.
     pub(crate) robust: Mutex<Vec<u64>>,
     /// Pages taken so far.
@@ -169,6 +171,7 @@ impl Space {
             gone: AtomicBool::new(false),
             resident_pages: AtomicU32::new(0),
             forked: AtomicBool::new(false),
+            awaited: AtomicBool::new(false),
             robust: Mutex::default(),
             taken: AtomicU32::new(0),
         }

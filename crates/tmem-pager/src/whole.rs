@@ -177,9 +177,9 @@ pub(crate) fn restore<'a>(core: &Core, space: &Space, mut state: MutexGuard<'a, 
     let Some((hands, (slots, stored))) = hands.zip(slots) else { return Restored::No(state) };
     let waits = fault.since.elapsed() < PATIENCE;
     if !stored {
-        // It is still on its way out. The evictor encodes it if it goes on.
-        let is_evicting = core.room() < core.low_room();
-        return if waits && is_evicting { Restored::NoRoom } else { Restored::No(state) };
+        // It is still on its way out. To encode it and decode it again takes less than 512 faults.
+        space.awaited.store(waits, Ordering::Relaxed); // Relaxed: noticed at some time
+        return if waits { Restored::NoRoom } else { Restored::No(state) };
     }
     if state.whole.landing.is_some() {
         return if waits { Restored::Later } else { Restored::No(state) };

@@ -99,6 +99,14 @@ impl Engine {
         self.reclaim_now();
     }
 
+    /// Calls the cleaner's thread if what was let go of has made a segment worth cleaning: nobody else may, if nothing is
+    /// put for a while.
+    pub(crate) fn tell_of_waste(&self) {
+        if self.log.has_ripened() {
+            self.signal.nudge();
+        }
+    }
+
     /// Makes usable again what nobody can see any more.
     pub(crate) fn reclaim_now(&self) {
         self.log.reclaim(&self.epochs, &self.budget);

@@ -7,12 +7,13 @@
 //! the one that makes a region. It is taken after every other lock but the slabs'.
 
 use crate::budget::{Budget, Claim, NoRoom, Use};
+use crate::cleaner::LAZY_GAIN;
 use crate::epoch::{Epochs, Stamp};
 use crate::row::{Class, State};
 use crate::segment::{CAPACITY_SEGMENTS, OpenSegment, REGION_ROWS_BYTES, Segments};
 use crate::units::{SEGMENT_BYTES, SEGMENT_UNITS, SegmentId, unit_bytes};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tmem_sys::SysError;
 
@@ -31,6 +32,8 @@ pub(crate) struct Log {
     reclaimable: AtomicI64,
     /// Segments that were set aside.
     condemned: AtomicUsize,
+    /// A sealed segment has come to be worth cleaning though nobody waits.
+    ripe: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +54,7 @@ impl Log {
             seals: AtomicU64::new(0),
             reclaimable: AtomicI64::new(0),
             condemned: AtomicUsize::new(0),
+            ripe: AtomicBool::new(false),
         })
     }
 
@@ -132,11 +136,21 @@ impl Log {
 
     /// An entry has let go of `units` of a segment.
     pub(crate) fn kill(&self, segment: SegmentId, units: u32) {
-        let state = self.segments.row(segment).kill(units);
-        if matches!(state, State::Sealed | State::Victim) {
+        let before = self.segments.row(segment).kill(units);
+        if matches!(before.state(), State::Sealed | State::Victim) {
             // Relaxed: a hint of how much cleaning would bring.
             self.reclaimable.fetch_add(i64::from(units), Ordering::Relaxed);
         }
+        let dead = before.reclaimable();
+        if before.state() == State::Sealed && dead < LAZY_GAIN && dead + units >= LAZY_GAIN {
+            self.ripe.store(true, Ordering::Relaxed); // Relaxed: a hint
+        }
+    }
+
+    /// Whether a segment has come to be worth cleaning since this was last asked.
+    pub(crate) fn has_ripened(&self) -> bool {
+        // Relaxed, both: a hint. Mostly it is not, and then nothing is written.
+        self.ripe.load(Ordering::Relaxed) && self.ripe.swap(false, Ordering::Relaxed)
     }
 
     /// Bytes that cleaning could win back, if it copied everything.

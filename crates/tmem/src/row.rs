@@ -295,9 +295,9 @@ impl Row {
         self.must("committed to", |word| word.committed(units));
     }
 
-    /// Takes `units` from the live ones. Returns the state it was in.
-    pub(crate) fn kill(&self, units: u32) -> State {
-        self.must("relieved", |word| word.killed(units)).state()
+    /// Takes `units` from the live ones. Returns the word as it was.
+    pub(crate) fn kill(&self, units: u32) -> RowWord {
+        self.must("relieved", |word| word.killed(units))
     }
 }
 
@@ -311,7 +311,7 @@ mod tests {
         assert!(!row.take());
         row.open(Class::Protected);
         row.commit(100);
-        assert_eq!(row.kill(40), State::Open);
+        assert_eq!(row.kill(40).state(), State::Open);
         let word = row.seal(7, (0, 0));
         assert_eq!((word.live(), word.filled(), word.class()), (60, 100, Class::Protected));
         assert!(row.take() && !row.take());

@@ -14,6 +14,7 @@
 //! If a whole round over everything frees nothing and the limit is passed, the limit cannot hold: [`crate::full`].
 
 mod family;
+mod files;
 mod gather;
 
 use core::sync::atomic::Ordering;
@@ -25,7 +26,7 @@ use tmem::{Content, LentBlock, Loan, Room};
 use tmem_agent::protocol::{
     BUSY, CANCELLED, ENCODE, FILLED, FREE, GONE, HUGE_BYTES, MOVE_OUT, MOVE_RANGE, PAGE_BYTES, TOUCH, decoded,
 };
-use tmem_sys::{MappingKind, PageRun};
+use tmem_sys::PageRun;
 
 use self::gather::{Chosen, may_take, pages_of_chunk};
 use crate::core::{Core, OBJECT};
@@ -46,8 +47,6 @@ const HOPELESS: Duration = Duration::from_secs(3);
 const DESPERATE: Duration = Duration::from_millis(10);
 /// As many at a time.
 const COPIES: usize = 128;
-/// How often files may have their turn.
-const FILES: Duration = Duration::from_secs(1);
 /// Commands that an agent can have.
 const MOST_GIVEN: usize = 2;
 /// Turns of an address space in a row, so that its agent is kept at work.
@@ -128,6 +127,7 @@ impl Evictor {
                 self.settle();
                 self.retire();
             }
+            self.store_awaited();
             if self.core.room() >= self.core.low_room() {
                 self.full.recovered(&self.core);
                 self.barren = None;
@@ -179,28 +179,6 @@ impl Evictor {
             }
         }
         turn
-    }
-
-    /// What programs have mapped from files has its turn when as many other pages were evicted as the limit holds, or
-    /// nothing else can be taken: the kernel takes back what no other process has mapped, and reads it again when it is
-    /// touched.
-    fn let_files_go(&mut self) {
-        let evicted = self.core.counters.evicted_pages.get();
-        let (when, then) = self.files;
-        let worn = (evicted - then) * PAGE_BYTES >= self.core.limit() || self.desperate;
-        let much = self.core.files.load(Ordering::Relaxed) > self.core.limit() / 32; // Relaxed: an estimate
-        if !worn || !much || when.elapsed() < FILES {
-            return;
-        }
-        self.files = (Instant::now(), evicted);
-        let mut mappings = Vec::new();
-        for space in self.core.spaces() {
-            let Some(hands) = space.hands.get() else { continue };
-            mappings.clear();
-            let _ = tmem_sys::mappings(hands.pid, &mut mappings); // one that has gone has none
-            let files = mappings.iter().filter(|mapping| mapping.kind == MappingKind::File && !mapping.write);
-            files.for_each(|mapping| hands.page_out(&mapping.range));
-        }
     }
 
     /// Gives the agent one more command, or deals with the oldest.
@@ -474,6 +452,19 @@ impl Evictor {
         Ok(self.give(Given::Encode(ticket, pages)))
     }
 
+    /// Has all that waits in staging encoded where a fault waits for that.
+    fn store_awaited(&mut self) {
+        for space in self.core.spaces() {
+            // Relaxed: a server sets it, and asks again.
+            let Some(hands) = space.hands.get().filter(|_| space.awaited.swap(false, Ordering::Relaxed)) else { continue };
+            self.settle();
+            if self.drain(&space, hands) == Err(AgentDied) {
+                self.give_up(&space);
+            }
+            self.line = None;
+        }
+    }
+
     /// Drops the pages that nobody wants any more.
     fn still_named(&self, space: &Space, pages: Vec<(Staged, Slot)>) -> Vec<(Staged, Slot)> {
         let mut state = lock(&space.state);
@@ -577,7 +568,7 @@ impl Evictor {
         self.core.flush(dead, Freed::Stored);
     }
 
-    /// Encodes what is staged and still named, by children.
+    /// Encodes what is staged and still named.
     fn drain(&mut self, space: &Arc<Space>, hands: &Hands) -> Result<Turn, AgentDied> {
         self.line = Some(Line { space: Arc::clone(space), given: VecDeque::new(), turns: 0 });
         while lock(&space.state).staging.waiting() > 0 {

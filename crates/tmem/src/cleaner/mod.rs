@@ -109,7 +109,7 @@ const SWEEP_PIECES: u32 = 64;
 const LEAST_SWEEP_UNITS: usize = 4400;
 
 /// What makes a segment worth compacting when nobody waits.
-const LAZY_GAIN: u32 = SEGMENT_UNITS / 4;
+pub(crate) const LAZY_GAIN: u32 = SEGMENT_UNITS / 4;
 
 impl Cleaner {
     /// With epoch slot and statistics cells number `slot`.

@@ -1,6 +1,7 @@
 //! The cleaner's thread: what is done ahead of need.
 
-use super::{LAZY_GAIN, LEAST_GAIN};
+use super::{Fate, LAZY_GAIN, LEAST_GAIN};
+use crate::budget::Use;
 use crate::engine::Engine;
 use crate::units::SEGMENT_BYTES;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -127,27 +128,25 @@ impl Drop for Background {
 }
 
 impl Engine {
-    /// Readies a warm segment; compacts what is mostly dead; and when the store is nearly full, makes room for a few
-    /// heads before somebody has to wait for it.
+    /// Readies a warm segment; compacts what is mostly dead, until an eighth is dead at most; and when the store is
+    /// nearly full, makes room for a few heads before somebody has to wait for it.
     fn work_ahead(&self) {
         self.reclaim_now();
         self.log.prepare(&self.budget);
-        let nearly_full = self.budget.room() < 4 * SEGMENT_BYTES;
-        let gain = if nearly_full { LEAST_GAIN } else { LAZY_GAIN };
-        while self.log.reclaimable_bytes() > self.budget.used_for(crate::budget::Use::Segments) / 8 || nearly_full {
+        let nearly_full = || self.budget.room() < 4 * SEGMENT_BYTES;
+        let wasteful = || self.log.reclaimable_bytes() > self.budget.used_for(Use::Segments) / 8;
+        while nearly_full() || wasteful() {
             if self.signal.is_wanted() {
                 return;
             }
             let mut cleaner = self.lock_cleaner();
-            let Some(victim) = self.emptiest(gain) else {
-                break;
-            };
-            if self.clean(&mut cleaner, victim, &super::Fate::Copy).is_err() || self.budget.room() >= 4 * SEGMENT_BYTES
-            {
+            let gain = if nearly_full() { LEAST_GAIN } else { LAZY_GAIN };
+            let Some(victim) = self.emptiest(gain) else { break };
+            if self.clean(&mut cleaner, victim, &Fate::Copy).is_err() {
                 break;
             }
         }
-        if nearly_full && !self.signal.is_wanted() {
+        if nearly_full() && !self.signal.is_wanted() {
             let mut cleaner = self.lock_cleaner();
             self.await_readers();
             // What cannot be freed now is asked for again by whoever needs it.

@@ -48,6 +48,7 @@ impl Engine {
         }
         self.count(context, pool, Counter::GranulesFlushed, flushed);
         self.tables.reclaim(&self.epochs, &self.budget, Reuse::WhenMuch);
+        self.tell_of_waste();
         flushed
     }
 
@@ -69,6 +70,7 @@ impl Engine {
         }
         self.count(context, pool, Counter::GranulesFlushed, flushed);
         self.tables.reclaim(&self.epochs, &self.budget, Reuse::WhenMuch);
+        self.tell_of_waste();
         flushed
     }
 }

@@ -264,6 +264,7 @@ impl Engine {
         if empty {
             self.tables.prune(pool, span.object, span.leaf, &self.epochs, &self.budget);
         }
+        self.tell_of_waste();
         true
     }
 }
