@@ -45,6 +45,8 @@ pub(crate) struct Core {
     pub(crate) stopping: AtomicBool,
     /// The evictor's thread: what it reads of programs' memory is given to it at once.
     pub(crate) evictor: AtomicI32,
+    /// The store took no more, and its budget is to be raised if the limit allows it.
+    pub(crate) store_is_short: AtomicBool,
     notes: Mutex<Vec<String>>,
     /// CPUs that the monitor may use.
     pub(crate) cpus: Vec<u32>,
@@ -78,6 +80,7 @@ impl Core {
             exceeding: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             evictor: AtomicI32::new(0),
+            store_is_short: AtomicBool::new(false),
             notes: Mutex::default(),
             cpus: tmem_sys::own_cpus().unwrap_or_default(),
             turn: placement::servers_turn(),

@@ -40,6 +40,10 @@ const STACK_TOP: (u64, u64) = (16 << 10, 8 << 10);
 const FASTEST: i64 = 2 << 20;
 /// The store's budget at first.
 pub(crate) const STORE_BYTES: u64 = 16 << 20;
+/// What the store may take beyond what its live blocks need and a sixteenth of that, at first: open segments, and what
+/// the cleaner works with. By how much that grows when the store takes no more, which is measured, since what is open
+/// depends on who is at work.
+const SLACK: (u64, u64) = (10 << 20, 2 << 20);
 /// How often address spaces are armed anew while room is short: what was mapped since is not. If an address space
 /// has another size than before; and if it has not.
 const ARMING: Duration = Duration::from_millis(4);
@@ -75,8 +79,9 @@ struct Watch {
     sharing: Duration,
     /// Busy pages that were refused when shares were last worked out.
     refused: u64,
-    /// The store's budget.
+    /// The store's budget, and how much of it is slack.
     budget: u64,
+    slack: u64,
     mappings: Vec<Mapping>,
     threads: Vec<u32>,
 }
@@ -94,6 +99,7 @@ pub(crate) fn start(core: &Arc<Core>) -> std::io::Result<()> {
         sharing: SHARING,
         refused: 0,
         budget: STORE_BYTES,
+        slack: SLACK.0,
         mappings: Vec::new(),
         threads: Vec::new(),
     };
@@ -206,7 +212,11 @@ impl Watch {
     /// The store may take what its live blocks need and a little more: beyond that it is to compact.
     fn fit_store(&mut self) {
         let charged = self.core.client.charged_bytes() as u64;
-        let wanted = (charged + charged / 16 + (10 << 20)).min(self.core.limit().max(STORE_BYTES));
+        // Relaxed: the evictor sets it, and asks again.
+        if self.core.store_is_short.swap(false, Ordering::Relaxed) && self.slack < self.core.limit() {
+            self.slack += SLACK.1;
+        }
+        let wanted = (charged + charged / 16 + self.slack).min(self.core.limit().max(STORE_BYTES));
         if wanted > self.budget {
             // Never lowered here: that would wait for the cleaner, and nobody would watch.
             let set = self.core.store.set_budget(usize::try_from(wanted).unwrap_or(usize::MAX));
@@ -328,7 +338,7 @@ impl Seen {
     }
 }
 
-/// Whether a mapping may be armed: private, anonymous, writable, large enough, no stack.
+/// Whether a mapping may be armed: private, anonymous, writable, large enough, not the main thread's stack.
 fn is_ours_to_take(mapping: &Mapping) -> bool {
     let anonymous = matches!(mapping.kind, MappingKind::Anonymous | MappingKind::Heap);
     anonymous

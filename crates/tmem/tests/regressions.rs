@@ -8,7 +8,7 @@ use std::time::Duration;
 use support::pages::{Kind, page};
 use support::random::Random;
 use support::{GRANULE, MIB, pool_of, quiet_store, within};
-use tmem::{ClientOptions, Outcome, Policy, PoolOptions};
+use tmem::{ClientOptions, Outcome, Policy, PoolOptions, Store, StoreOptions};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -212,5 +212,30 @@ fn what_is_left_of_settled_blocks_takes_no_more_than_its_room() {
         // Three quarters were left.
         let (full, left) = overwrite_full(Policy::Balanced);
         assert!(left * 100 >= full * 82, "{left} of {full}");
+    });
+}
+
+#[test]
+fn what_was_flushed_is_given_back_although_nothing_more_is_put() {
+    within(LONG, || {
+        let store = Store::new(StoreOptions::with_budget(256 * MIB)).unwrap();
+        let pool = pool_of(&store, "flushed", PoolOptions::persistent());
+        let pages = 64 * MIB as u64 / GRANULE;
+        for nth in 0..pages {
+            assert_eq!(pool.put(1, nth * GRANULE, &page(Kind::Noise, nth)), Outcome::Stored);
+        }
+        // One page of eight stays, in every segment.
+        for nth in (0..pages).filter(|nth| nth % 8 != 0) {
+            assert_eq!(pool.flush(1, nth * GRANULE, GRANULE), Outcome::Flushed { granules: 1 });
+        }
+        // 8 MiB are alive; an eighth more may be dead, and a few segments are open or warm.
+        while store.used_bytes() > 24 * MIB {
+            std::thread::yield_now();
+        }
+        for nth in (0..pages).step_by(8) {
+            let mut back = [0; 4096];
+            assert_eq!((pool.get(1, nth * GRANULE, &mut back), back), (Outcome::Filled, page(Kind::Noise, nth)));
+        }
+        store.validate();
     });
 }

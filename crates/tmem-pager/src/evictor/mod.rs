@@ -142,6 +142,9 @@ impl Evictor {
                 self.barren = None;
                 continue;
             }
+            if turn == Turn::Full {
+                self.core.store_is_short.store(true, Ordering::Relaxed); // Relaxed: noticed at some time
+            }
             let barren = self.barren.get_or_insert_with(Instant::now).elapsed();
             self.desperate |= barren > DESPERATE;
             if barren > HOPELESS && self.core.must_wait() {
@@ -456,7 +459,9 @@ impl Evictor {
     fn store_awaited(&mut self) {
         for space in self.core.spaces() {
             // Relaxed: a server sets it, and asks again.
-            let Some(hands) = space.hands.get().filter(|_| space.awaited.swap(false, Ordering::Relaxed)) else { continue };
+            let Some(hands) = space.hands.get().filter(|_| space.awaited.swap(false, Ordering::Relaxed)) else {
+                continue;
+            };
             self.settle();
             if self.drain(&space, hands) == Err(AgentDied) {
                 self.give_up(&space);
