@@ -103,7 +103,7 @@ impl Engine {
     /// put for a while.
     pub(crate) fn tell_of_waste(&self) {
         if self.log.has_ripened() {
-            self.signal.nudge();
+            self.signal.wasted();
         }
     }
 
@@ -119,7 +119,7 @@ impl Engine {
             self.log.seal(full);
         }
         *context.head(class) = Some(self.log.open((class, 0), &self.budget, crate::budget::Claim::Put)?);
-        self.signal.nudge();
+        self.signal.opened();
         Ok(())
     }
 

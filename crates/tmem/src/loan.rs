@@ -198,7 +198,7 @@ impl Engine {
         loop {
             let full = match self.log.open((class_of(pool), 0), &self.budget, crate::budget::Claim::Put) {
                 Ok(open) => {
-                    self.signal.nudge();
+                    self.signal.opened();
                     return Ok(open);
                 }
                 Err(full) => full,

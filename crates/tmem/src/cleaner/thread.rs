@@ -21,12 +21,15 @@ pub(crate) struct Signal {
     waiting: AtomicUsize,
 }
 
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+/// Each asks for what the one before it asks for, and more.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Wish {
     #[default]
     Nothing,
-    /// A head was opened: look around.
-    Look,
+    /// Something has come to be worth cleaning.
+    Clean,
+    /// A head was opened: the next one is to be readied, too.
+    Ready,
     /// The store is closing.
     Stop,
 }
@@ -41,18 +44,22 @@ impl Drop for Waiting<'_> {
 }
 
 impl Signal {
-    /// Something has changed that the thread may care about.
-    pub(crate) fn nudge(&self) {
-        let mut wish = self.lock();
-        if *wish == Wish::Nothing {
-            *wish = Wish::Look;
-            self.changed.notify_one();
-        }
+    /// A head was opened.
+    pub(crate) fn opened(&self) {
+        self.ask(Wish::Ready);
     }
 
-    fn stop(&self) {
-        *self.lock() = Wish::Stop;
-        self.changed.notify_one();
+    /// Something has come to be worth cleaning.
+    pub(crate) fn wasted(&self) {
+        self.ask(Wish::Clean);
+    }
+
+    fn ask(&self, wanted: Wish) {
+        let mut wish = self.lock();
+        if *wish < wanted {
+            *wish = wanted;
+            self.changed.notify_one();
+        }
     }
 
     /// Waits for a wish, or for `patience` without one: then it is [`Wish::Nothing`].
@@ -70,7 +77,7 @@ impl Signal {
             }
         }
         let taken = *wish;
-        if taken == Wish::Look {
+        if taken != Wish::Stop {
             *wish = Wish::Nothing;
         }
         taken
@@ -105,7 +112,12 @@ impl Background {
         let work = move || {
             loop {
                 match own.signal.next(own.log.has_warm().then_some(IDLE)) {
-                    Wish::Look => own.work_ahead(),
+                    Wish::Ready => {
+                        own.reclaim_now();
+                        own.log.prepare(&own.budget);
+                        own.work_ahead();
+                    }
+                    Wish::Clean => own.work_ahead(),
                     // Nobody has opened a head for a while: spare segments go back to the system.
                     Wish::Nothing => own.log.cool(0, &own.budget),
                     Wish::Stop => return,
@@ -119,7 +131,7 @@ impl Background {
 
 impl Drop for Background {
     fn drop(&mut self) {
-        self.engine.signal.stop();
+        self.engine.signal.ask(Wish::Stop);
         if let Some(thread) = self.thread.take() {
             // A panic of the thread has been reported by then; the store works without it.
             let _ = thread.join();
@@ -128,11 +140,9 @@ impl Drop for Background {
 }
 
 impl Engine {
-    /// Readies a warm segment; compacts what is mostly dead, until an eighth is dead at most; and when the store is
-    /// nearly full, makes room for a few heads before somebody has to wait for it.
+    /// Compacts what is mostly dead, until an eighth is dead at most; and when the store is nearly full, makes room for a
+    /// few heads before somebody has to wait for it.
     fn work_ahead(&self) {
-        self.reclaim_now();
-        self.log.prepare(&self.budget);
         let nearly_full = || self.budget.room() < 4 * SEGMENT_BYTES;
         let wasteful = || self.log.reclaimable_bytes() > self.budget.used_for(Use::Segments) / 8;
         while nearly_full() || wasteful() {
