@@ -269,8 +269,12 @@ impl Server {
     /// Whether an agent looks for a page in staging and finds none. Anybody else may look there (a debugger that writes
     /// a core), and finds zeros; what the agent encodes would be taken for the program's own bytes.
     fn is_lost(&self, fault: Fault) -> bool {
-        let is_there = |hands: &Hands| hands.places.staging.contains(&fault.page.address());
-        self.space.hands.get().is_some_and(|hands| hands.pid == fault.thread && is_there(hands))
+        self.agent_in(fault).is_some_and(|hands| hands.places.staging.contains(&fault.page.address()))
+    }
+
+    /// The agent, if it is the one that waits.
+    fn agent_in(&self, fault: Fault) -> Option<&Hands> {
+        self.space.hands.get().filter(|hands| hands.pid == fault.thread)
     }
 
     fn give_birth_number(&mut self, page: Page) -> Answer {
@@ -399,10 +403,9 @@ impl Server {
 
     /// Whether a fault waits for room. The evictor never does, nor the agent, for which the evictor waits.
     fn must_wait(&self, fault: Fault) -> bool {
-        let is_agent = || self.space.hands.get().is_some_and(|hands| hands.pid == fault.thread);
         // Relaxed: set before the first page was taken.
         let is_evictor = || self.core.evictor.load(Ordering::Relaxed).cast_unsigned() == fault.thread;
-        self.core.must_wait() && !is_agent() && !is_evictor()
+        self.core.must_wait() && self.agent_in(fault).is_none() && !is_evictor()
     }
 
     fn wake(&self, page: Page) -> Answer {

@@ -19,6 +19,9 @@
 //! What the cleaner has encoded anew the agent cannot decode (zstd, and blocks of several pages). The monitor does, and the
 //! kernel copies it into the agent's huge page before the agent is asked for the rest.
 //!
+//! What is still staged is stored first: the fault is parked, as it is for want of room, and the evictor told
+//! ([`Space::awaited`]).
+//!
 //! # Who waits for whom
 //! A server that waits for the agent holds no lock: the agent may be waiting for the gate, and whoever holds that for
 //! the state. It does hold a context of the store until the blocks have been decoded, and whoever holds the state may be

@@ -74,6 +74,8 @@ fn holds_same(core: &Core, (slot, ours): (Slot, &mut Option<[u8; PAGE]>), other:
         let mut bytes = [0; PAGE];
         core.fetch(slot, &mut bytes).ok().map(|()| bytes)
     };
-    *ours = ours.or_else(|| read(slot));
+    if ours.is_none() {
+        *ours = read(slot);
+    }
     ours.is_some() && *ours == read(other)
 }
