@@ -72,6 +72,13 @@ impl Budget {
         self.limit.load(Ordering::Relaxed)
     }
 
+    /// Raises the limit to no less than what is used.
+    pub(crate) fn raise_limit(&self, limit: usize) {
+        // Relaxed, both: see above.
+        self.limit.store(limit, Ordering::Relaxed);
+        self.cleaner_limit.fetch_max(limit, Ordering::Relaxed);
+    }
+
     /// Changes the limit. What is used already may be above it, and then is to be shrunk.
     pub(crate) fn set_limit(&self, limit: usize) {
         // Relaxed: see above.

@@ -241,6 +241,11 @@ impl Engine {
 
     /// Changes the budget, and shrinks to it, the reserve left free.
     pub(crate) fn lower_or_raise(&self, budget_bytes: usize) {
+        if budget_bytes > self.budget.limit() && budget_bytes >= self.budget.used() {
+            // Whatever of the reserve is in use, the cleaner gives back in its own time.
+            self.budget.raise_limit(budget_bytes);
+            return;
+        }
         self.budget.set_limit(budget_bytes);
         if !self.budget.is_reserve_whole() {
             self.shrink(budget_bytes - RESERVE_BYTES);
@@ -298,5 +303,28 @@ impl Engine {
             .sum();
         let ephemeral: u64 = self.registry.clients().iter().map(|account| account.ephemeral_units()).sum();
         usize::try_from(units + ephemeral).unwrap_or(usize::MAX) * crate::units::UNIT_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::budget::Use;
+    use crate::{Store, StoreOptions};
+    use std::sync::{Arc, mpsc};
+    use std::time::Duration;
+
+    #[test]
+    #[allow(clippy::unwrap_used, reason = "a test ends there")]
+    fn a_budget_is_raised_at_once_while_the_cleaner_uses_its_reserve() {
+        let store = Arc::new(Store::new(StoreOptions::with_budget(32 << 20)).unwrap());
+        let budget = &store.engine.budget;
+        budget.take_anyway(budget.limit() - budget.used(), Use::Scratch);
+        let cleaner = store.engine.lock_cleaner();
+        let (raised, done) = mpsc::channel();
+        let raising = Arc::clone(&store);
+        std::thread::spawn(move || raised.send(raising.set_budget(33 << 20)));
+        assert!(done.recv_timeout(Duration::from_secs(60)).unwrap().is_ok());
+        assert_eq!(store.memory().budget, 33 << 20);
+        drop(cleaner);
     }
 }
