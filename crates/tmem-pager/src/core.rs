@@ -185,10 +185,6 @@ impl Core {
         self.room.load(Ordering::Relaxed) // Relaxed: an estimate
     }
 
-    pub(crate) fn set_room(&self, bytes: i64) {
-        self.room.store(bytes, Ordering::Relaxed); // Relaxed: an estimate
-    }
-
     pub(crate) fn add_room(&self, bytes: i64) {
         self.room.fetch_add(bytes, Ordering::Relaxed); // Relaxed: an estimate
     }

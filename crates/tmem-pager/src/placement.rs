@@ -115,8 +115,9 @@ impl Seat {
     /// The calling thread is the server: it goes to its place.
     pub(crate) fn take(&self, core: &Core) {
         let own = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
-        // Threads begin where and as those that start them: other servers, perhaps. Where a system forbids any of this,
-        // faults are served all the same, later.
+        // Threads begin where and as those that start them: other servers, or the watch. Where a system forbids any of
+        // this, faults are served all the same, later.
+        crate::step_as_the_monitor();
         let _ = tmem_sys::run_on(0, self.cpu.as_ref().map_or(&core.cpus, core::slice::from_ref));
         let _ = tmem_sys::take_turns(0, if self.cpu.is_some() { core.turn } else { Turn::Fair });
         self.thread.store(own, Ordering::Relaxed); // Relaxed, all here: numbers that stand alone
@@ -183,6 +184,7 @@ struct Seen {
 
 impl Helper {
     fn run(mut self, core: &Core) {
+        crate::step_forward();
         let mut spaces = Vec::new();
         while !core.is_stopping() {
             spaces = core.try_spaces().unwrap_or(spaces);

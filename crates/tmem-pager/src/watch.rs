@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use tmem_agent::protocol::PAGE_BYTES;
-use tmem_sys::{Mapping, MappingKind, Residency, ResidencyOf, Sizes, Wake};
+use tmem_sys::{Mapping, MappingKind, MappingsOf, Residency, ResidencyOf, Sizes, Wake};
 
 use crate::core::Core;
 use crate::intervals::Intervals;
@@ -38,6 +38,9 @@ const SMALL_MAPPING: u64 = 16 << 10;
 const STACK_TOP: (u64, u64) = (16 << 10, 8 << 10);
 /// The fastest that a program can take memory, in bytes a millisecond.
 const FASTEST: i64 = 2 << 20;
+/// What it takes while one of its mappings is armed, which lasts some 8 microseconds. Where there are thousands, that
+/// begins the earlier.
+const LEAD_BYTES: u64 = 16 << 10;
 /// The store's budget at first.
 pub(crate) const STORE_BYTES: u64 = 16 << 20;
 /// What the store may take beyond what its live blocks need and a sixteenth of that, at first: open segments, and what
@@ -63,6 +66,8 @@ struct Seen {
     mapped: u64,
     /// When it was last armed, and how much was mapped then.
     armed: Option<(Instant, u64)>,
+    /// What it may take while it is armed, as of when that came near.
+    lead: Option<u64>,
     /// Its anonymous memory and its share of it, when last worked out; and whether it ever was.
     share: (u64, u64),
     worked_out: bool,
@@ -109,6 +114,7 @@ pub(crate) fn start(core: &Arc<Core>) -> std::io::Result<()> {
 
 impl Watch {
     fn run(mut self) {
+        crate::step_forward();
         while !self.core.is_stopping() {
             let spaces = self.core.spaces();
             let all = self.checked.elapsed() > CHECKING;
@@ -117,8 +123,8 @@ impl Watch {
             if room < self.core.low_room() {
                 self.core.hunger();
             }
-            if room < self.core.arming_room() && self.armed.elapsed() > ARMING {
-                spaces.iter().for_each(|space| self.arm_if_large(space));
+            if room < 2 * self.core.arming_room() && self.armed.elapsed() > ARMING {
+                spaces.iter().for_each(|space| self.arm_if_large(space, room));
                 self.armed = Instant::now();
             }
             if all {
@@ -132,6 +138,7 @@ impl Watch {
 
     /// Adds everything up. Unless `all` is to be looked at, what changes slowly is as it was.
     fn look(&mut self, spaces: &[Arc<Space>], all: bool) {
+        let (limit, room) = (self.core.limit(), self.core.room());
         let before = self.seen.len();
         self.seen.retain(|id, _| spaces.iter().any(|space| space.id == *id));
         let someone_left = self.seen.len() < before;
@@ -165,7 +172,8 @@ impl Watch {
         self.core.files.store(most.file, Ordering::Relaxed); // Relaxed: a number that stands alone
         let store_used = self.core.store.used_bytes() as u64 + own;
         let given = resident + store_used;
-        self.core.set_room(self.core.limit().cast_signed() - given.cast_signed());
+        // What was given meanwhile stays taken, however long all of this took.
+        self.core.add_room(limit.cast_signed() - given.cast_signed() - room);
         let stored = lock(&self.core.slots).stored() as u64 * PAGE_BYTES;
         let counters = &self.core.counters;
         counters.resident_now.set(resident);
@@ -225,9 +233,19 @@ impl Watch {
         }
     }
 
-    fn arm_if_large(&mut self, space: &Arc<Space>) {
-        let Some(seen) = self.seen.get(&space.id).filter(|seen| seen.anonymous >= SMALL_BYTES) else { return };
+    fn arm_if_large(&mut self, space: &Arc<Space>, room: i64) {
+        let seen = self.seen.get_mut(&space.id).filter(|seen| seen.anonymous >= SMALL_BYTES);
+        let (Some(seen), Some(hands)) = (seen, space.hands.get()) else { return };
         let mapped = seen.mapped;
+        let lead = *seen.lead.get_or_insert_with(|| {
+            self.mappings.clear();
+            let _ = tmem_sys::mappings(hands.pid, &mut self.mappings); // one that has gone has none
+            self.mappings.len() as u64 * LEAD_BYTES
+        });
+        let most = self.core.arming_room();
+        if room >= most + lead.cast_signed().min(most) {
+            return;
+        }
         let same = |(when, then): (Instant, u64)| then == mapped && when.elapsed() < ARMING_AGAIN;
         if space.is_gone() || seen.armed.is_some_and(same) || !self.arm(space) {
             return;
@@ -258,10 +276,10 @@ impl Watch {
             return false;
         }
         let mut registered = Intervals::default();
+        let Ok(now) = MappingsOf::open(hands.pid) else { return true };
         for mapping in self.mappings.iter().filter(|mapping| is_ours_to_take(mapping)) {
             for gap in state.armed.gaps(mapping.range.clone()) {
-                if !hands.is_own(&gap) && is_as_it_was(hands.pid, mapping) && space.faults.register(gap.clone()).is_ok()
-                {
+                if !hands.is_own(&gap) && is_as_it_was(&now, mapping) && space.faults.register(gap.clone()).is_ok() {
                     registered.insert(gap);
                 }
             }
@@ -326,6 +344,7 @@ impl Seen {
             anonymous,
             mapped,
             armed: None,
+            lead: None,
             share: (inherited, 0),
             worked_out: false,
         }
@@ -350,9 +369,8 @@ fn is_ours_to_take(mapping: &Mapping) -> bool {
 
 /// Whether a mapping is still there, with the same ends. To register a part of one would split it, and the program could
 /// not move it any more (`mremap`).
-fn is_as_it_was(pid: u32, mapping: &Mapping) -> bool {
-    let now = tmem_sys::mapping_at(pid, mapping.range.start).ok().flatten();
-    now.is_some_and(|now| now.range == mapping.range)
+fn is_as_it_was(now: &MappingsOf, mapping: &Mapping) -> bool {
+    now.at(mapping.range.start).ok().flatten().is_some_and(|now| now.range == mapping.range)
 }
 
 /// Whether the mapping that holds a page is registered with our userfaultfd.

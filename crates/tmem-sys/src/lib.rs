@@ -29,7 +29,7 @@ mod thread;
 pub mod uffd;
 
 pub use inherited::without_inherited;
-pub use maps::{Mapping, MappingKind, mapping_at, mappings, withheld_from_children};
+pub use maps::{Mapping, MappingKind, MappingsOf, mappings, withheld_from_children};
 pub use memfd::Memfd;
 pub use pagemap::{PageRun, Pagemap};
 pub use peer::{Pidfd, READ_PAGES, read_memory, read_pages, same_memory, write_memory};
@@ -39,7 +39,7 @@ pub use reservation::{Pages, Reservation};
 pub use rustix::io::Errno;
 pub use rustix::process::Signal;
 pub use shared::{Shared, SharedMemory};
-pub use thread::{CpuOf, Turn, is_runnable, own_cpus, robust_list_head, run_on, take_turns, threads};
+pub use thread::{CpuOf, Turn, is_own_thread, is_runnable, own_cpus, robust_list_head, run_on, take_turns, threads};
 pub use uffd::{Event, Features, Partial, Userfaultfd, Wake};
 
 /// Bytes of a cache line.

@@ -55,7 +55,7 @@ pub enum MappingKind {
     File,
     /// Shared anonymous memory: a memfd, `/dev/shm`, `/dev/zero`, System V.
     Shmem,
-    /// Huge pages of a pool (`MAP_HUGETLB`). Of a memfd, the list cannot tell; [`mapping_at`] can.
+    /// Huge pages of a pool (`MAP_HUGETLB`). Of a memfd, the list cannot tell; [`MappingsOf::at`] can.
     Hugetlb,
     /// The kernel's own: vdso, vvar, vsyscall, rings.
     Special,
@@ -91,25 +91,41 @@ pub fn mappings(pid: u32, into: &mut Vec<Mapping>) -> io::Result<()> {
     })
 }
 
-/// The mapping that holds `address`, if there is one.
-///
-/// # Errors
-/// As [`mappings`].
-pub fn mapping_at(pid: u32, address: u64) -> io::Result<Option<Mapping>> {
-    let file = open(pid)?;
-    match query(&file, address) {
-        Ok(mapping) => Ok(Some(mapping)),
-        Err(Errno::NOENT) => Ok(None),
-        Err(Errno::NOTTY) => {
-            let mut found = None;
-            each_mapping(file, |mapping| {
-                let before = mapping.range.end <= address;
-                found = Some(mapping).filter(|mapping| mapping.range.contains(&address));
-                before
-            })?;
-            Ok(found)
+/// The mappings of a process, to be asked for one by one.
+#[derive(Debug)]
+pub struct MappingsOf {
+    pid: u32,
+    file: File,
+}
+
+impl MappingsOf {
+    /// Opens them.
+    ///
+    /// # Errors
+    /// When there is no such process, or no right to trace it.
+    pub fn open(pid: u32) -> io::Result<Self> {
+        Ok(Self { pid, file: open(pid)? })
+    }
+
+    /// The mapping that holds `address`, if there is one.
+    ///
+    /// # Errors
+    /// As [`mappings`].
+    pub fn at(&self, address: u64) -> io::Result<Option<Mapping>> {
+        match query(&self.file, address) {
+            Ok(mapping) => Ok(Some(mapping)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::NOTTY) => {
+                let mut found = None;
+                each_mapping(open(self.pid)?, |mapping| {
+                    let before = mapping.range.end <= address;
+                    found = Some(mapping).filter(|mapping| mapping.range.contains(&address));
+                    before
+                })?;
+                Ok(found)
+            }
+            Err(errno) => Err(errno.into()),
         }
-        Err(errno) => Err(errno.into()),
     }
 }
 

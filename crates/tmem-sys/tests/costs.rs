@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::Instant;
 use support::{Area, advise, own_thread, store, write_protect};
 use tmem_sys::{
-    CpuOf, Pagemap, ResidencyOf, mapping_at, mappings, proportional_anonymous, read_memory, robust_list_head,
+    CpuOf, MappingsOf, Pagemap, ResidencyOf, mappings, proportional_anonymous, read_memory, robust_list_head,
     same_memory, threads,
 };
 
@@ -44,7 +44,8 @@ fn costs() {
         all.clear();
         mappings(pid, &mut all).unwrap();
     });
-    cost("mapping_at", 2000, || _ = black_box(mapping_at(pid, area.page(50)).unwrap()));
+    let of = MappingsOf::open(pid).unwrap();
+    cost("MappingsOf::at", 2000, || _ = black_box(of.at(area.page(50)).unwrap()));
 
     let area = Area::pages(512);
     advise(area.range(), libc::MADV_NOHUGEPAGE);

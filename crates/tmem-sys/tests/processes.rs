@@ -10,9 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 use support::{Area, PAGE, advise, alone, fork, load, own_thread, store, wait_for};
 use tmem_sys::{
-    CpuOf, Errno, HUGE_PAGE_BYTES, Mapping, MappingKind, Memfd, PAGE_BYTES, PageRun, Pagemap, Pages, Pidfd, READ_PAGES,
-    Reservation, ResidencyOf, Signal, Turn, mapping_at, mappings, own_cpus, proportional_anonymous, read_memory,
-    read_pages, robust_list_head, run_on, same_memory, take_turns, threads,
+    CpuOf, Errno, HUGE_PAGE_BYTES, Mapping, MappingKind, MappingsOf, Memfd, PAGE_BYTES, PageRun, Pagemap, Pages, Pidfd,
+    READ_PAGES, Reservation, ResidencyOf, Signal, Turn, is_own_thread, mappings, own_cpus, proportional_anonymous,
+    read_memory, read_pages, robust_list_head, run_on, same_memory, take_turns, threads,
 };
 
 fn own() -> u32 {
@@ -131,11 +131,12 @@ fn mappings_are_told_in_order_with_what_is_behind_them() {
     });
     let mut all = Vec::new();
     mappings(own(), &mut all).unwrap();
+    let of = MappingsOf::open(own()).unwrap();
     assert!(all.iter().zip(&all[1..]).all(|(one, next)| one.range.end <= next.range.start));
 
     let at = |address: u64| {
         let listed: Option<Mapping> = all.iter().find(|mapping| mapping.range.contains(&address)).cloned();
-        assert_eq!(mapping_at(own(), address).unwrap(), listed);
+        assert_eq!(of.at(address).unwrap(), listed);
         listed
     };
     let anonymous = at(area.page(1)).unwrap();
@@ -272,6 +273,12 @@ fn a_thread_runs_where_it_was_told() {
     run_on(0, &cpus).unwrap();
     assert_eq!(own_cpus().unwrap(), cpus);
     assert!(CpuOf::open(u32::MAX).is_err());
+}
+
+#[test]
+fn own_threads_are_told_from_others() {
+    assert!(is_own_thread(own_thread()) && is_own_thread(std::process::id()));
+    assert!(!is_own_thread(1) && !is_own_thread(u32::MAX));
 }
 
 #[test]
