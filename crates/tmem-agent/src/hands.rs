@@ -20,7 +20,8 @@ pub(crate) const LANDING_NAME: &[u8] = b"tmem landing\0";
 
 /// Looks at `submitted` before the agent goes to sleep: some 20 microseconds.
 const SPINS: u32 = 400;
-/// Looks at whether the monitor still wants the gate: as long.
+/// Looks at whether the monitor wants or holds the gate, before the agent goes to sleep over it: as long, a few times what
+/// a server takes. To be woken, it would take the server's CPU, with a fault half answered.
 const COURTESY: u32 = 400;
 
 const UFFDIO_MOVE: usize = 0xC028_AA05;
@@ -294,19 +295,19 @@ impl Hands {
     fn gate(&self) -> Gate<'_> {
         let gate = &self.comm.gate;
         for _ in 0..COURTESY {
-            // Relaxed: a hint.
-            if self.comm.gate_wanted.load(Ordering::Relaxed) == 0 {
-                break;
+            // Relaxed, both: a hint, and a failure shows nothing. Acquire: pairs with the monitor's release; the epoch is
+            // visible.
+            let wanted = self.comm.gate_wanted.load(Ordering::Relaxed) != 0;
+            if !wanted && gate.compare_exchange(GATE_FREE, GATE_HELD, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                return Gate(self);
             }
             core::hint::spin_loop();
         }
-        // Acquire, all: pair with the monitor's release; the epoch is visible. Relaxed: a failure shows nothing.
-        if gate.compare_exchange(GATE_FREE, GATE_HELD, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            while gate.swap(GATE_WAITED, Ordering::Acquire) != GATE_FREE {
-                sys::futex_wait(gate, GATE_WAITED, 500);
-                if wire::has_closed(self.socket) {
-                    self.orphaned();
-                }
+        // Acquire: as above.
+        while gate.swap(GATE_WAITED, Ordering::Acquire) != GATE_FREE {
+            sys::futex_wait(gate, GATE_WAITED, 500);
+            if wire::has_closed(self.socket) {
+                self.orphaned();
             }
         }
         Gate(self)

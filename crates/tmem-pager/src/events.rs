@@ -94,14 +94,14 @@ struct Applying<'a> {
 }
 
 impl State {
-    /// Applies what the userfaultfd told, or as much as can be, and says why not more. The caller holds the gate: nothing
-    /// is moved meanwhile.
+    /// Applies what the userfaultfd told, or as much as can be, and says why not more: the rest is lost. The caller holds
+    /// the gate: nothing is moved meanwhile.
     pub(crate) fn apply(&mut self, means: &Means<'_>, events: Vec<Event>) -> (Effects, Result<(), &'static str>) {
         let mut effects = Effects::default();
         self.settle_landing(means.hands, &mut effects.dropped);
         let mut applying = Applying { state: self, means, events: events.into(), effects, now: Instant::now() };
         let mut done = Ok(());
-        while let Some(event) = applying.events.pop_front().filter(|_| done.is_ok()) {
+        while let (Ok(()), Some(event)) = (done, applying.events.pop_front()) {
             done = applying.apply(event);
         }
         (applying.effects, done)

@@ -8,12 +8,13 @@
 //! A fault that cannot be answered now is *parked*: the kernel said `EAGAIN`, or there is no room under the limit.
 //! The server never waits for room itself, since the evictor may need it to read events.
 
+use core::cell::Cell;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -28,7 +29,7 @@ use crate::lock;
 use crate::placement::{self, Seat};
 use crate::slots::{Freed, Place, Slot};
 use crate::space::{Fault, Space, State};
-use crate::streams::WINDOW;
+use crate::streams::{Followed, WINDOW};
 use crate::units::{PAGE, Page};
 use crate::whole::{self, Restored};
 
@@ -63,9 +64,13 @@ struct Server {
     space: Arc<Space>,
     buffer: Vec<u8>,
     zeros: Vec<u8>,
+    /// When the kernel was about to wake whoever waited: the program may then run in this thread's place at once.
+    woken: Cell<Option<Instant>>,
     parked: Vec<Fault>,
     /// How often it was woken for nothing, as [`VAIN`] counts.
     vain: u32,
+    /// It has just answered: whoever runs on this CPU has often faulted again by then, and it is read at once.
+    goes_on: bool,
     /// Faults since one was asked where it happened, and what tells it, by thread.
     unasked: u32,
     cpus: HashMap<u32, CpuOf>,
@@ -86,8 +91,10 @@ pub(crate) fn start(core: &Arc<Core>, space: &Arc<Space>) {
             space: Arc::clone(space),
             buffer: vec![0; WINDOW * PAGE],
             zeros: vec![0; WINDOW * PAGE],
+            woken: Cell::new(None),
             parked: Vec::new(),
             vain: 0,
+            goes_on: false,
             unasked: 0,
             cpus: HashMap::new(),
             seat: Arc::clone(seat),
@@ -118,16 +125,20 @@ impl Server {
         }
         let mut events = Vec::new();
         while !self.space.is_gone() && !self.core.is_stopping() {
-            self.seat.set_busy(false);
-            self.wait();
-            self.seat.set_busy(true);
+            if !self.goes_on || !self.parked.is_empty() {
+                self.seat.set_busy(false);
+                self.wait();
+                self.seat.set_busy(true);
+            }
             let faults = match self.take_events(&mut events) {
                 Ok(faults) => faults,
                 Err(why) => return self.core.fail_closed(&self.space, why),
             };
+            self.goes_on = !faults.is_empty();
             self.parked.extend(faults);
             for fault in core::mem::take(&mut self.parked) {
                 self.seat.get_on();
+                self.woken.set(None);
                 match self.answer(fault) {
                     Answer::Given => {
                         self.count(fault);
@@ -204,7 +215,7 @@ impl Server {
     /// Reads what is there and applies it, under the gate; faults are left to be answered.
     fn take_events(&mut self, events: &mut Vec<Event>) -> Result<Vec<Fault>, &'static str> {
         let Ok(_taking) = self.space.taking.try_lock() else {
-            self.vain = self.vain.saturating_add(1);
+            self.vain = self.vain.saturating_add(u32::from(!self.goes_on));
             std::thread::yield_now();
             return Ok(Vec::new()); // somebody else reads all that is there
         };
@@ -213,7 +224,7 @@ impl Server {
         let mut state = lock(&self.space.state);
         let read = read_events(&self.space.faults, events);
         if events.is_empty() {
-            self.vain = self.vain.saturating_add(1);
+            self.vain = self.vain.saturating_add(u32::from(!self.goes_on));
             return read.map(|()| Vec::new());
         }
         self.vain = self.vain.saturating_sub(WORTH);
@@ -236,8 +247,12 @@ impl Server {
             self.adopt(child, state);
         }
         self.core.flush(dead, Freed::Stored);
-        // What came before an error is applied: a child whose descriptor was dropped would read its holes as zeros.
-        read.and(done).map(|()| effects.faults)
+        if let Err(why) = done {
+            // Among the events that are lost may be a fork: the child, whom nobody serves, would read holes as zeros.
+            panic!("nobody can vouch for any memory any more: {why}");
+        }
+        // What was read before an error is applied, and who forks while nothing can be read dies with its child.
+        read.map(|()| effects.faults)
     }
 
     /// A child was forked: it gets a number, which it reads from its tripwire, and a server.
@@ -253,6 +268,9 @@ impl Server {
     }
 
     fn answer(&mut self, fault: Fault) -> Answer {
+        if self.is_lost(fault) {
+            return Answer::Wrong("a staged page was missing"); // asked without the lock, which a reader of ours may hold
+        }
         let space = Arc::clone(&self.space);
         let mut state = lock(&space.state);
         // Relaxed: set before the server was started.
@@ -261,15 +279,16 @@ impl Server {
         }
         match state.pages.slot(fault.page) {
             Some(slot) => self.restore(state, fault, slot),
-            None if self.is_lost(fault) => Answer::Wrong("a staged page was missing"),
             None => self.fill(&mut state, fault),
         }
     }
 
-    /// Whether an agent looks for a page in staging and finds none. Anybody else may look there (a debugger that writes
-    /// a core), and finds zeros; what the agent encodes would be taken for the program's own bytes.
+    /// Whether the agent or a thread of ours looks for a page in staging and finds none: what it reads would be taken for
+    /// the program's own bytes. Anybody else may look there (a debugger that writes a core), and finds zeros.
     fn is_lost(&self, fault: Fault) -> bool {
-        self.agent_in(fault).is_some_and(|hands| hands.places.staging.contains(&fault.page.address()))
+        let staged = |hands: &&Hands| hands.places.staging.contains(&fault.page.address());
+        let Some(hands) = self.space.hands.get().filter(staged) else { return false };
+        hands.pid == fault.thread || tmem_sys::is_own_thread(fault.thread)
     }
 
     /// The agent, if it is the one that waits.
@@ -306,37 +325,56 @@ impl Server {
             // It has not left yet: the fault is out of date.
             return self.wake(fault.page);
         }
+        // Named by us too, it stays what it is while others have the state.
+        lock(&self.core.slots).share(slot);
+        drop(state);
         if let Err(why) = self.core.fetch(slot, &mut self.buffer[..PAGE]) {
             return Answer::Wrong(why);
         }
-        let copied = space.faults.copy(fault.page.address(), &self.buffer[..PAGE], Wake::No);
-        let answer = self.outcome(fault.page, copied.map_err(|partial| partial.errno), false);
-        if answer != Answer::Given || state.pages.clear(fault.page).is_none() {
-            return answer;
-        }
-        state.pages.set_recent(fault.page);
+        let mut state = lock(&space.state);
         let mut dropped = vec![slot];
-        self.core.add_room(-PAGE_BYTES.cast_signed());
-        let followed = state.streams.follow(fault.page);
-        let window = state.streams.window(followed);
-        if window > 1 {
-            let given = self.restore_ahead(&mut state, fault.page, window - 1, &mut dropped);
-            state.streams.expect(followed, Page(fault.page.0 + 1 + given));
-        }
+        let answer = self.give(&mut state, fault, slot, &mut dropped);
         let dead = self.core.unname(&dropped);
         drop(state);
-        // Whoever is woken may run in this thread's place at once, so nothing is locked now.
-        let woken = self.wake(fault.page);
+        // Nothing is locked: see `woken`.
+        let answer = if answer == Answer::Given { self.wake(fault.page) } else { answer };
         self.core.flush(dead, Freed::Stored);
-        woken
+        answer
     }
 
-    /// The pages after one that was restored, at most `most`, if they are stored too. Whoever waits for one of them
-    /// already is woken. Returns how many were given.
-    fn restore_ahead(&mut self, state: &mut State, page: Page, most: usize, dropped: &mut Vec<Slot>) -> u64 {
+    /// Has the kernel copy a page that was fetched into place, and those after it, if faults come in order. Whoever
+    /// waits for it is to be woken then. `dropped` gets the slots that lost a name.
+    fn give(&mut self, state: &mut State, fault: Fault, slot: Slot, dropped: &mut Vec<Slot>) -> Answer {
+        if state.pages.slot(fault.page) != Some(slot) {
+            return Answer::Given; // somebody else was faster, or it has left
+        }
+        if state.whole.is_landing(&fault.page.bytes(1)) {
+            return Answer::Again;
+        }
+        let copied = self.space.faults.copy(fault.page.address(), &self.buffer[..PAGE], Wake::No);
+        match copied.map_err(|partial| partial.errno) {
+            Ok(()) => {}
+            // It has moved, which has not been read yet.
+            Err(Errno::NOENT) => return Answer::Again,
+            Err(errno) => return self.outcome(fault.page, Err(errno), false),
+        }
+        state.pages.clear(fault.page);
+        dropped.push(slot);
+        state.pages.set_recent(fault.page);
+        self.core.add_room(-PAGE_BYTES.cast_signed());
+        if let Some(followed) = state.streams.follow(fault.page) {
+            self.restore_ahead(state, fault.page, followed, dropped);
+        }
+        Answer::Given
+    }
+
+    /// The pages of a sequence after one that was restored, if they are stored too. Whoever waits for one of them already
+    /// is woken.
+    fn restore_ahead(&mut self, state: &mut State, page: Page, followed: Followed, dropped: &mut Vec<Slot>) {
+        let stride = followed.stride;
         let mut found = Vec::new();
-        let mut next = page.next();
-        while found.len() < most {
+        let mut next = page.step(stride);
+        while found.len() < followed.window - 1 {
             let alone = state.pages.slot(next).filter(|_| !state.pages.is_whole(next.chunk()));
             let Some(slot) = alone else { break };
             if lock(&self.core.slots).place(slot) != Place::Stored {
@@ -346,24 +384,30 @@ impl Server {
             if self.core.get(slot, into).is_err() {
                 break; // told when it is asked for
             }
-            found.push(slot);
-            next = next.next();
+            found.push((next, slot));
+            next = next.step(stride);
         }
-        let bytes = &self.buffer[..found.len() * PAGE];
-        if bytes.is_empty() {
-            return 0;
+        // Neighbours go in one piece.
+        let piece = if stride == 1 { WINDOW } else { 1 };
+        let mut given = 0;
+        for (pages, bytes) in found.chunks(piece).zip(self.buffer.chunks(piece * PAGE)) {
+            let bytes = &bytes[..pages.len() * PAGE];
+            let done = match self.space.faults.copy(pages[0].0.address(), bytes, Wake::Yes) {
+                Ok(()) => pages.len(),
+                Err(partial) => partial.done_bytes / PAGE,
+            };
+            given += done;
+            if done < pages.len() {
+                break;
+            }
         }
-        let done = match self.space.faults.copy(page.next().address(), bytes, Wake::Yes) {
-            Ok(()) => bytes.len(),
-            Err(partial) => partial.done_bytes,
-        };
-        for (page, slot) in (page.0 + 1..).map(Page).zip(&found[..done / PAGE]) {
-            state.pages.clear(page);
-            state.pages.set_recent(page);
+        for (page, slot) in &found[..given] {
+            state.pages.clear(*page);
+            state.pages.set_recent(*page);
             dropped.push(*slot);
         }
-        self.core.add_room(-(done as u64).cast_signed());
-        (done / PAGE) as u64
+        self.core.add_room(-((given * PAGE) as u64).cast_signed());
+        state.streams.expect(followed, page.step(stride * (given as u64 + 1).cast_signed()));
     }
 
     /// Gives a page of zeros; more of them if pages are written in order.
@@ -371,14 +415,15 @@ impl Server {
         let page = fault.page;
         if !fault.write {
             // The kernel's page of zeros: takes no memory until it is written to.
+            self.woken.set(Some(Instant::now()));
             let zeroed = self.space.faults.zero(page.bytes(1), Wake::Yes);
             return self.outcome(page, zeroed.map_err(|partial| partial.errno), true);
         }
         if self.must_wait(fault) {
             return Answer::Full;
         }
-        let followed = state.streams.follow(page);
-        let window = state.streams.window(followed) as u64;
+        let followed = state.streams.follow(page).filter(|followed| followed.stride == 1);
+        let window = followed.map_or(1, |followed| followed.window as u64);
         let mut count = 1;
         let armed = state.armed_from(page).unwrap_or(page.bytes(1));
         let ahead: Range<u64> = page.0..(page.0 + window).min(Page::of(armed.end).0);
@@ -388,6 +433,7 @@ impl Server {
             }
             count += 1;
         }
+        self.woken.set(Some(Instant::now()));
         let (done, error) = match self.space.faults.copy(page.address(), &self.zeros[..count * PAGE], Wake::Yes) {
             Ok(()) => (count, Ok(())),
             Err(partial) if partial.done_bytes > 0 => (partial.done_bytes / PAGE, Ok(())),
@@ -396,7 +442,9 @@ impl Server {
         for done in 0..done as u64 {
             state.pages.set_recent(Page(page.0 + done));
         }
-        state.streams.expect(followed, Page(page.0 + done.max(1) as u64));
+        if let Some(followed) = followed {
+            state.streams.expect(followed, Page(page.0 + done.max(1) as u64));
+        }
         self.core.add_room(-((done * PAGE) as u64).cast_signed());
         self.outcome(page, error, true)
     }
@@ -409,6 +457,7 @@ impl Server {
     }
 
     fn wake(&self, page: Page) -> Answer {
+        self.woken.set(Some(Instant::now()));
         let woken = self.space.faults.wake(page.bytes(1));
         if woken.is_ok() { Answer::Given } else { Answer::Gone }
     }
@@ -430,7 +479,7 @@ impl Server {
     }
 
     fn count(&self, fault: Fault) {
-        let time = fault.since.elapsed();
+        let time = self.woken.take().unwrap_or_else(Instant::now) - fault.since;
         let counters = &self.core.counters;
         counters.faults.add(1);
         counters.latency.add(time);

@@ -11,7 +11,7 @@ const _: () = assert!(PAGE as u64 == PAGE_BYTES);
 pub(crate) const CHUNK_PAGES: usize = 512;
 
 /// A page of an address space, by its number: address / 4096.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Page(pub(crate) u64);
 
 impl Page {
@@ -28,6 +28,11 @@ impl Page {
     /// The one after it.
     pub(crate) const fn next(self) -> Self {
         Self(self.0 + 1)
+    }
+
+    /// The one so far from it.
+    pub(crate) const fn step(self, pages: i64) -> Self {
+        Self(self.0.wrapping_add_signed(pages))
     }
 
     /// `count` pages from this one on, as addresses.

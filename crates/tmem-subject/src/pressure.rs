@@ -108,20 +108,11 @@ impl Pressure {
 
     /// Pushes in a thread of its own until that is stopped.
     pub(crate) fn in_background(options: &Options) -> Background {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (seen, mut pressure) = (Arc::clone(&stop), Self::new(options));
-        let thread = std::thread::spawn(move || {
-            // Relaxed: a flag, and the join orders the rest.
-            while !seen.load(Ordering::Relaxed) {
-                pressure.push();
-            }
-            pressure.check();
-        });
-        Background { stop, thread }
+        Background::start(Self::new(options), Self::push, Self::check)
     }
 }
 
-/// Pressure in a thread.
+/// Something that goes on in a thread until it is stopped.
 #[derive(Debug)]
 pub(crate) struct Background {
     stop: Arc<AtomicBool>,
@@ -129,11 +120,25 @@ pub(crate) struct Background {
 }
 
 impl Background {
+    /// Takes one step after the other, and then ends.
+    pub(crate) fn start<T: Send + 'static>(mut of: T, step: fn(&mut T), end: fn(&T)) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            // Relaxed: a flag, and the join orders the rest.
+            while !seen.load(Ordering::Relaxed) {
+                step(&mut of);
+            }
+            end(&of);
+        });
+        Self { stop, thread }
+    }
+
     /// Ends it.
     pub(crate) fn stop(self) {
         // Relaxed: see the load.
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the ballast is right");
+        self.thread.join().expect("it found nothing wrong");
     }
 }
 

@@ -58,7 +58,7 @@ cases! {
     fill_random: "fill-random", LIMIT, [];
     fill_reverse: "fill-reverse", LIMIT, [];
     rewrite: "rewrite", LIMIT, [];
-    zero_pages: "zero-pages", LIMIT, [];
+    zero_pages: "zero-pages", LIMIT, ["--mib", "32"];
     deep_recursion: "deep-recursion", LIMIT, [];
     heap: "heap", LIMIT, [];
     program_break: "break", LIMIT, [];

@@ -4,7 +4,7 @@
 use crate::fork::child;
 use crate::options::Options;
 use crate::pattern::Random;
-use crate::pressure::Pressure;
+use crate::pressure::{Background, Pressure};
 use crate::region::Region;
 use crate::sys::{self, PAGE, RW};
 use std::time::{Duration, Instant};
@@ -71,10 +71,35 @@ pub(crate) fn unmap(options: &Options) -> u64 {
     })
 }
 
-/// Moved away, written there, and moved back.
+/// Somebody who reads pages all the time, whether they are mapped at the moment or not: what it waits for may leave
+/// meanwhile.
+struct Onlooker {
+    at: usize,
+    pages: usize,
+    random: Random,
+}
+
+impl Onlooker {
+    fn look(&mut self) {
+        let mut buffer = [0_u8; PAGE];
+        let from = [self.at + self.random.below(self.pages) * PAGE, PAGE];
+        let into = [buffer.as_mut_ptr() as usize, PAGE];
+        // An error says that nothing is mapped there.
+        let own = std::process::id() as usize;
+        let pieces = [own, into.as_ptr() as usize, 1, from.as_ptr() as usize, 1, 0];
+        let _ = sys::call(libc::SYS_process_vm_readv, &pieces);
+    }
+}
+
+/// Moved away, written there, and moved back, while somebody looks on.
 pub(crate) fn remap(options: &Options) -> u64 {
     let away = sys::map(CHUNK * PAGE, RW, 0);
-    go_around(options, |region, start, random| {
+    let mut onlooker = None;
+    let digest = go_around(options, |region, start, random| {
+        onlooker.get_or_insert_with(|| {
+            let onlooker = Onlooker { at: region.base, pages: region.pages(), random: Random::new(options.seed) };
+            Background::start(onlooker, Onlooker::look, |_| {})
+        });
         let (at, bytes) = (region.address(start), CHUNK * PAGE);
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
         sys::demand(sys::remap(at, bytes, bytes, flags, away), "mremap away");
@@ -86,7 +111,9 @@ pub(crate) fn remap(options: &Options) -> u64 {
         region.check_each(start..start + CHUNK);
         let place = sys::map_at(away, bytes, RW, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED, usize::MAX);
         sys::demand(place, "mmap(MAP_FIXED)");
-    })
+    });
+    onlooker.into_iter().for_each(Background::stop);
+    digest
 }
 
 /// Forked in the midst of everything: the child is right, and so is the parent after it.

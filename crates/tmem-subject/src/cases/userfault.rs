@@ -65,13 +65,13 @@ fn serve(fd: usize, region: &Region) {
     while let Ok(32) = sys::call(libc::SYS_read, &[fd, message.as_mut_ptr() as usize, 32]) {
         let index = (message[2] as usize - region.base) / PAGE;
         let page: Page = region.expected(index);
+        // SeqCst: not a place to be clever. Counted first: whoever waits for the page may be the one that asks.
+        SERVED.fetch_add(1, Ordering::SeqCst);
         let mut copy = [region.address(index) as u64, page.as_ptr() as u64, PAGE as u64, 0, 0];
         let copied = sys::call(libc::SYS_ioctl, &[fd, COPY, copy.as_mut_ptr() as usize]);
         match copied {
             Err(error) if error.raw_os_error() != Some(libc::EEXIST) => sys::fail(&format!("UFFDIO_COPY: {error}")),
             _ => {}
         }
-        // SeqCst: not a place to be clever.
-        SERVED.fetch_add(1, Ordering::SeqCst);
     }
 }
