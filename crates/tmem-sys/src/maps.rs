@@ -85,10 +85,11 @@ pub struct Mapping {
 /// # Errors
 /// When there is no such process, or no right to trace it; `InvalidData` when a line makes no sense.
 pub fn mappings(pid: u32, into: &mut Vec<Mapping>) -> io::Result<()> {
-    each_mapping(open(pid)?, |mapping| {
+    let mut list = List::open(pid)?;
+    while let Some(mapping) = list.next()? {
         into.push(mapping);
-        true
-    })
+    }
+    Ok(())
 }
 
 /// The mappings of a process, to be asked for one by one.
@@ -96,6 +97,8 @@ pub fn mappings(pid: u32, into: &mut Vec<Mapping>) -> io::Result<()> {
 pub struct MappingsOf {
     pid: u32,
     file: File,
+    /// Where the kernel cannot be asked.
+    list: Option<List>,
 }
 
 impl MappingsOf {
@@ -104,28 +107,36 @@ impl MappingsOf {
     /// # Errors
     /// When there is no such process, or no right to trace it.
     pub fn open(pid: u32) -> io::Result<Self> {
-        Ok(Self { pid, file: open(pid)? })
+        Ok(Self { pid, file: open(pid)?, list: None })
     }
 
-    /// The mapping that holds `address`, if there is one.
+    /// The mapping that holds `address`, if there is one. Before Linux 6.11 that is what the list says, which is read on
+    /// from one address to the next, if that is higher.
     ///
     /// # Errors
     /// As [`mappings`].
-    pub fn at(&self, address: u64) -> io::Result<Option<Mapping>> {
+    pub fn at(&mut self, address: u64) -> io::Result<Option<Mapping>> {
         match query(&self.file, address) {
             Ok(mapping) => Ok(Some(mapping)),
             Err(Errno::NOENT) => Ok(None),
-            Err(Errno::NOTTY) => {
-                let mut found = None;
-                each_mapping(open(self.pid)?, |mapping| {
-                    let before = mapping.range.end <= address;
-                    found = Some(mapping).filter(|mapping| mapping.range.contains(&address));
-                    before
-                })?;
-                Ok(found)
-            }
+            Err(Errno::NOTTY) => self.listed(address),
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    fn listed(&mut self, address: u64) -> io::Result<Option<Mapping>> {
+        let passed = |list: &List| list.last.as_ref().is_some_and(|last| last.range.start > address);
+        let list = match self.list.take().filter(|list| !passed(list)) {
+            Some(list) => self.list.insert(list),
+            None => self.list.insert(List::open(self.pid)?),
+        };
+        while list.last.as_ref().is_none_or(|last| last.range.end <= address) {
+            if list.next()?.is_none() {
+                self.list = None;
+                return Ok(None);
+            }
+        }
+        Ok(list.last.clone().filter(|last| last.range.start <= address))
     }
 }
 
@@ -155,21 +166,32 @@ fn open(pid: u32) -> io::Result<File> {
     File::open(format!("/proc/{pid}/maps"))
 }
 
-/// Calls `visit` with each mapping until it returns false.
-fn each_mapping(file: File, mut visit: impl FnMut(Mapping) -> bool) -> io::Result<()> {
-    let mut lines = BufReader::with_capacity(READ_BYTES, file);
-    let mut line = Vec::with_capacity(256);
-    while lines.read_until(b'\n', &mut line)? > 0 {
-        let mapping = parse(line.trim_ascii_end()).ok_or_else(|| {
-            let text = String::from_utf8_lossy(&line);
-            io::Error::new(io::ErrorKind::InvalidData, format!("no mapping: {text:?}"))
-        })?;
-        if !visit(mapping) {
-            break;
-        }
-        line.clear();
+/// A list that is being read.
+#[derive(Debug)]
+struct List {
+    lines: BufReader<File>,
+    line: Vec<u8>,
+    /// What was read last.
+    last: Option<Mapping>,
+}
+
+impl List {
+    fn open(pid: u32) -> io::Result<Self> {
+        let lines = BufReader::with_capacity(READ_BYTES, open(pid)?);
+        Ok(Self { lines, line: Vec::with_capacity(256), last: None })
     }
-    Ok(())
+
+    fn next(&mut self) -> io::Result<Option<Mapping>> {
+        self.line.clear();
+        self.last = match self.lines.read_until(b'\n', &mut self.line)? {
+            0 => None,
+            _ => Some(parse(self.line.trim_ascii_end()).ok_or_else(|| {
+                let text = String::from_utf8_lossy(&self.line);
+                io::Error::new(io::ErrorKind::InvalidData, format!("no mapping: {text:?}"))
+            })?),
+        };
+        Ok(self.last.clone())
+    }
 }
 
 /// One line: `start-end rwxp offset device inode  name`.
@@ -263,6 +285,19 @@ mod tests {
         let plain = parse(b"ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0").unwrap();
         assert_eq!((plain.range.end, plain.kind), (0xffff_ffff_ff60_1000, MappingKind::Anonymous));
         assert!(plain.exec && !plain.read);
+    }
+
+    #[test]
+    fn a_list_that_is_read_on_says_what_the_kernel_says() {
+        let mut of = MappingsOf::open(std::process::id()).unwrap();
+        let mut all = Vec::new();
+        mappings(of.pid, &mut all).unwrap();
+        // The lowest are the program's own file, which other threads leave alone.
+        let addresses: Vec<u64> = all.iter().take(4).flat_map(|one| [one.range.start, one.range.end - 1]).collect();
+        for &address in addresses.iter().chain(addresses.iter().rev()).chain([&0, &u64::MAX]) {
+            let listed = of.listed(address).unwrap();
+            assert_eq!(listed, all.iter().find(|one| one.range.contains(&address)).cloned(), "{address:x}");
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ fn costs() {
         all.clear();
         mappings(pid, &mut all).unwrap();
     });
-    let of = MappingsOf::open(pid).unwrap();
+    let mut of = MappingsOf::open(pid).unwrap();
     cost("MappingsOf::at", 2000, || _ = black_box(of.at(area.page(50)).unwrap()));
 
     let area = Area::pages(512);

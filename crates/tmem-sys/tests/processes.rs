@@ -131,10 +131,10 @@ fn mappings_are_told_in_order_with_what_is_behind_them() {
     });
     let mut all = Vec::new();
     mappings(own(), &mut all).unwrap();
-    let of = MappingsOf::open(own()).unwrap();
+    let mut of = MappingsOf::open(own()).unwrap();
     assert!(all.iter().zip(&all[1..]).all(|(one, next)| one.range.end <= next.range.start));
 
-    let at = |address: u64| {
+    let mut at = |address: u64| {
         let listed: Option<Mapping> = all.iter().find(|mapping| mapping.range.contains(&address)).cloned();
         assert_eq!(of.at(address).unwrap(), listed);
         listed
