@@ -81,6 +81,11 @@ impl Intervals {
         self.ends.iter().map(|(start, end)| *start..*end)
     }
 
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
     /// The ranges that overlap or touch `range`, in order.
     fn touching(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
         let before = self.ends.range(..range.start).next_back().filter(move |(_, end)| **end >= range.start);

@@ -7,7 +7,7 @@
 //!
 //! # Arming
 //! To take a page from an address that is not registered would leave a hole that reads as zeros, so the set of armed
-//! ranges must never hold anything that is not. Mappings are read, registered, then asked for again; of the answers
+//! ranges must never hold anything that is not. Mappings are read, registered, then read again; of the second reading
 //! those count of which the kernel lets us fill a page, or says that it is there: it refuses both for what is not
 //! registered. All of this is done under the state's lock, and whatever unmaps a registered range waits until its event
 //! has been read, for which that lock is needed: it is applied afterwards, and takes the range out again.
@@ -47,9 +47,9 @@ pub(crate) const STORE_BYTES: u64 = 16 << 20;
 /// the cleaner works with. By how much that grows when the store takes no more, which is measured, since what is open
 /// depends on who is at work.
 const SLACK: (u64, u64) = (10 << 20, 2 << 20);
-/// How often an address space is armed anew while room is short, if it has the size that it had: what was mapped since
-/// is not armed. And if it has another size.
-const ARMING: Duration = Duration::from_millis(2);
+/// How often address spaces are armed anew while room is short: what was mapped since is not. If an address space
+/// has another size than before; and if it has not.
+const ARMING: Duration = Duration::from_millis(4);
 const ARMING_AGAIN: Duration = Duration::from_millis(40);
 /// How often it is asked what changes slowly, and whether a program has become another one.
 const CHECKING: Duration = Duration::from_millis(20);
@@ -77,6 +77,7 @@ struct Watch {
     core: Arc<Core>,
     seen: BTreeMap<SpaceId, Seen>,
     own: ResidencyOf,
+    armed: Instant,
     checked: Instant,
     shared: Instant,
     /// How long until they are worked out again.
@@ -97,6 +98,7 @@ pub(crate) fn start(core: &Arc<Core>) -> std::io::Result<()> {
         core: Arc::clone(core),
         seen: BTreeMap::new(),
         own: ResidencyOf::open(std::process::id())?,
+        armed: now,
         checked: now,
         shared: now,
         sharing: SHARING,
@@ -121,8 +123,9 @@ impl Watch {
             if room < self.core.low_room() {
                 self.core.hunger();
             }
-            if room < 2 * self.core.arming_room() {
-                spaces.iter().for_each(|space| self.arm_if_due(space, room));
+            if room < 2 * self.core.arming_room() && self.armed.elapsed() > ARMING {
+                spaces.iter().for_each(|space| self.arm_if_large(space, room));
+                self.armed = Instant::now();
             }
             if all {
                 spaces.iter().for_each(|space| check(&self.core, space));
@@ -230,7 +233,7 @@ impl Watch {
         }
     }
 
-    fn arm_if_due(&mut self, space: &Arc<Space>, room: i64) {
+    fn arm_if_large(&mut self, space: &Arc<Space>, room: i64) {
         let seen = self.seen.get_mut(&space.id).filter(|seen| seen.anonymous >= SMALL_BYTES);
         let (Some(seen), Some(hands)) = (seen, space.hands.get()) else { return };
         let mapped = seen.mapped;
@@ -243,8 +246,8 @@ impl Watch {
         if room >= most + lead.cast_signed().min(most) {
             return;
         }
-        let rests = |(when, then): (Instant, u64)| when.elapsed() < if then == mapped { ARMING_AGAIN } else { ARMING };
-        if space.is_gone() || seen.armed.is_some_and(rests) || !self.arm(space) {
+        let same = |(when, then): (Instant, u64)| then == mapped && when.elapsed() < ARMING_AGAIN;
+        if space.is_gone() || seen.armed.is_some_and(same) || !self.arm(space) {
             return;
         }
         if let Some(seen) = self.seen.get_mut(&space.id) {
@@ -272,27 +275,26 @@ impl Watch {
         if space.faults.is_changing() {
             return false;
         }
-        let mut registered = Vec::new();
+        let mut registered = Intervals::default();
         let Ok(mut now) = MappingsOf::open(hands.pid) else { return true };
         for mapping in self.mappings.iter().filter(|mapping| is_ours_to_take(mapping)) {
             for gap in state.armed.gaps(mapping.range.clone()) {
                 if !hands.is_own(&gap) && is_as_it_was(&mut now, mapping) && space.faults.register(gap.clone()).is_ok()
                 {
-                    registered.push(gap);
+                    registered.insert(gap);
                 }
             }
         }
-        for mut left in registered {
-            while let Ok(Some(mapping)) = now.at(left.start) {
-                let part = left.start..mapping.range.end.min(left.end);
+        self.mappings.clear();
+        if registered.is_empty() || tmem_sys::mappings(hands.pid, &mut self.mappings).is_err() {
+            return true;
+        }
+        for mapping in self.mappings.iter().filter(|mapping| is_ours_to_take(mapping)) {
+            for part in registered.overlaps(&mapping.range) {
                 // A page with a slot is not to be filled with zeros. Where all have one, there is nothing to take yet.
                 let probe = state.pages.first_without_slot(pages_of(&part));
-                if is_ours_to_take(&mapping) && probe.is_some_and(|page| is_registered(space, page)) {
-                    state.armed.insert(part.clone());
-                }
-                left.start = part.end;
-                if left.is_empty() {
-                    break;
+                if probe.is_some_and(|page| is_registered(space, page)) {
+                    state.armed.insert(part);
                 }
             }
         }
