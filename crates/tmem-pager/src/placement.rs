@@ -15,7 +15,8 @@
 //! A server that runs last may starve, since somebody else wants its CPU, and with it whoever waits for what it has
 //! locked. So a thread of its own looks whether servers have something to do and do not get on with it, and if so has
 //! them run as everybody does for a while. It waits for no lock, which one that starves may hold: it remembers what it
-//! saw when there was nobody.
+//! saw when there was nobody. On a CPU that many want, as everybody does would still be too late, so where they may they
+//! step forward then.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::collections::BTreeMap;
@@ -118,6 +119,9 @@ impl Seat {
         // Threads begin where and as those that start them: other servers, or the watch. Where a system forbids any of
         // this, faults are served all the same, later.
         crate::step_as_the_monitor();
+        if core.turn == Turn::Last {
+            crate::step_forward(); // counts when it is helped: the program's threads may be many
+        }
         let _ = tmem_sys::run_on(0, self.cpu.as_ref().map_or(&core.cpus, core::slice::from_ref));
         let _ = tmem_sys::take_turns(0, if self.cpu.is_some() { core.turn } else { Turn::Fair });
         self.thread.store(own, Ordering::Relaxed); // Relaxed, all here: numbers that stand alone

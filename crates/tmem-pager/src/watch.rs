@@ -276,18 +276,23 @@ impl Watch {
             return false;
         }
         let mut registered = Intervals::default();
+        let mut all = true;
         let Ok(mut now) = MappingsOf::open(hands.pid) else { return true };
         for mapping in self.mappings.iter().filter(|mapping| is_ours_to_take(mapping)) {
             for gap in state.armed.gaps(mapping.range.clone()) {
-                if !hands.is_own(&gap) && is_as_it_was(&mut now, mapping) && space.faults.register(gap.clone()).is_ok()
-                {
+                if hands.is_own(&gap) {
+                    continue;
+                }
+                let there = is_as_it_was(&mut now, mapping);
+                all &= there;
+                if there && space.faults.register(gap.clone()).is_ok() {
                     registered.insert(gap);
                 }
             }
         }
         self.mappings.clear();
         if registered.is_empty() || tmem_sys::mappings(hands.pid, &mut self.mappings).is_err() {
-            return true;
+            return all;
         }
         for mapping in self.mappings.iter().filter(|mapping| is_ours_to_take(mapping)) {
             for part in registered.overlaps(&mapping.range) {
@@ -298,7 +303,7 @@ impl Watch {
                 }
             }
         }
-        true
+        all
     }
 
     /// Reads the mappings, and tells what of them the kernel or a thread needs at any time.
