@@ -63,6 +63,20 @@ fn kill_says_why() {
     ended.report().check(LIMIT, 128 + 9);
 }
 
+/// 95 MiB of words: encoded a page at a time they need more than the limit, many pages together less.
+#[test]
+fn what_only_a_denser_store_can_hold_is_held() {
+    let found = Command::new("python3").arg("--version").stdout(Stdio::null()).status();
+    let (true, Some(run)) = (found.is_ok(), Run::new(LIMIT)) else {
+        return eprintln!("skipped: python3 is not installed, or programs cannot be paged here");
+    };
+    let words = ["-c", include_str!("programs/words.py")];
+    let ended = run.option("--on-full", "kill").program("python3", &words).finish();
+    assert_eq!(ended.code(), 0, "{}", ended.story());
+    assert_eq!(ended.stdout, "85 2880926874\n");
+    ended.report().check(LIMIT, 0);
+}
+
 #[test]
 fn exceed_goes_on() {
     let Some(run) = noise("exceed") else { return };

@@ -11,11 +11,12 @@
 //! are chosen; while it moves those, what was encoded is entered. The commands of the address space whose turn it is
 //! stand in [`Line`], in the order in which they were given, and are dealt with in that order.
 //!
-//! If a whole round over everything frees nothing and the limit is passed, the limit cannot hold: [`crate::full`].
+//! If a whole round frees nothing and the limit is passed, the store is made denser ([`press`]), or it is [`crate::full`].
 
 mod family;
 mod files;
 mod gather;
+mod press;
 
 use core::sync::atomic::Ordering;
 use std::collections::VecDeque;
@@ -100,6 +101,8 @@ struct Evictor {
     desperate: bool,
     /// When files had their last turn, and how many pages had been evicted then.
     files: (Instant, u64),
+    /// Pages that had been evicted when the store was last pressed.
+    pressed: u64,
     full: full::Full,
 }
 
@@ -114,6 +117,7 @@ pub(crate) fn start(core: &Arc<Core>) {
         barren: None,
         desperate: false,
         files: (Instant::now(), 0),
+        pressed: 0,
         full: full::Full::default(),
     };
     crate::spawn("evictor", move || evictor.run());
@@ -147,6 +151,10 @@ impl Evictor {
             }
             let barren = self.barren.get_or_insert_with(Instant::now).elapsed();
             self.desperate |= barren > DESPERATE;
+            if self.core.must_wait() && self.press(barren) {
+                self.barren = None;
+                continue;
+            }
             if barren > HOPELESS && self.core.must_wait() {
                 self.full.happened(&self.core);
             }
