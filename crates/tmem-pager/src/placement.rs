@@ -119,11 +119,12 @@ impl Seat {
         // Threads begin where and as those that start them: other servers, or the watch. Where a system forbids any of
         // this, faults are served all the same, later.
         crate::step_as_the_monitor();
-        if core.turn == Turn::Last {
+        let turn = if self.cpu.is_some() { core.turn } else { Turn::Fair };
+        if turn == Turn::Last {
             crate::step_forward(); // counts when it is helped: the program's threads may be many
         }
         let _ = tmem_sys::run_on(0, self.cpu.as_ref().map_or(&core.cpus, core::slice::from_ref));
-        let _ = tmem_sys::take_turns(0, if self.cpu.is_some() { core.turn } else { Turn::Fair });
+        let _ = tmem_sys::take_turns(0, turn);
         self.thread.store(own, Ordering::Relaxed); // Relaxed, all here: numbers that stand alone
     }
 

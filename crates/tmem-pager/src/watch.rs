@@ -276,15 +276,12 @@ impl Watch {
             return false;
         }
         let mut registered = Intervals::default();
-        let mut all = true;
+        let mut stayed = true;
         let Ok(mut now) = MappingsOf::open(hands.pid) else { return true };
         for mapping in self.mappings.iter().filter(|mapping| is_ours_to_take(mapping)) {
-            for gap in state.armed.gaps(mapping.range.clone()) {
-                if hands.is_own(&gap) {
-                    continue;
-                }
+            for gap in state.armed.gaps(mapping.range.clone()).into_iter().filter(|gap| !hands.is_own(gap)) {
                 let there = is_as_it_was(&mut now, mapping);
-                all &= there;
+                stayed &= there;
                 if there && space.faults.register(gap.clone()).is_ok() {
                     registered.insert(gap);
                 }
@@ -292,7 +289,7 @@ impl Watch {
         }
         self.mappings.clear();
         if registered.is_empty() || tmem_sys::mappings(hands.pid, &mut self.mappings).is_err() {
-            return all;
+            return stayed;
         }
         for mapping in self.mappings.iter().filter(|mapping| is_ours_to_take(mapping)) {
             for part in registered.overlaps(&mapping.range) {
@@ -303,7 +300,7 @@ impl Watch {
                 }
             }
         }
-        all
+        stayed
     }
 
     /// Reads the mappings, and tells what of them the kernel or a thread needs at any time.

@@ -1,6 +1,7 @@
 //! A program that needs more than there is, of data that no codec makes smaller: each way of `--on-full`.
 
 use crate::harness::{Run, Running, TMEM};
+use crate::programs::find;
 use std::process::{Command, Output, Stdio};
 
 const LIMIT: &str = "64M";
@@ -63,15 +64,12 @@ fn kill_says_why() {
     ended.report().check(LIMIT, 128 + 9);
 }
 
-/// 95 MiB of words: encoded a page at a time they need more than the limit, many pages together less.
+/// 85 MiB of words: encoded a page at a time they need more than the limit, many pages together less.
 #[test]
 fn what_only_a_denser_store_can_hold_is_held() {
-    let found = Command::new("python3").arg("--version").stdout(Stdio::null()).status();
-    let (true, Some(run)) = (found.is_ok(), Run::new(LIMIT)) else {
-        return eprintln!("skipped: python3 is not installed, or programs cannot be paged here");
-    };
+    let (Some(python), Some(run)) = (find("python3"), Run::new(LIMIT)) else { return };
     let words = ["-c", include_str!("programs/words.py")];
-    let ended = run.option("--on-full", "kill").program("python3", &words).finish();
+    let ended = run.option("--on-full", "kill").program(python, &words).finish();
     assert_eq!(ended.code(), 0, "{}", ended.story());
     assert_eq!(ended.stdout, "85 2880926874\n");
     ended.report().check(LIMIT, 0);

@@ -38,8 +38,8 @@ impl Drop for Scratch {
     }
 }
 
-/// Where a command is.
-fn find(command: &str) -> Option<PathBuf> {
+/// Where a command is; `None` where it is not, which is said.
+pub(crate) fn find(command: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let found = std::env::split_paths(&path).map(|folder| folder.join(command)).find(|file| file.is_file());
     if found.is_none() {
