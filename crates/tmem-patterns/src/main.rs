@@ -13,20 +13,18 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use contents::{Contents, PAGE_BYTES, PAGE_WORDS};
 use histogram::Histogram;
+use memmap2::{Advice, MmapMut};
 use pattern::{Order, Pattern};
 use random::Random;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use std::hint::black_box;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// Accesses that took longer are faults.
 const FAULT: Duration = Duration::from_micros(1);
-/// What makes the C library ask for huge pages.
-const HUGE: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
 /// Of the huge pattern's memory, the part that is kept, in eighths.
 const KEPT_EIGHTHS: usize = 3;
 
@@ -82,14 +80,6 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<Value> {
     let pages = options.size / PAGE_BYTES / options.threads.max(1);
     ensure!(pages > 0 && options.threads > 0, "no memory or no thread to touch it");
-    if (options.huge || options.pattern == Pattern::Huge) && std::env::var(HUGE.0).as_deref() != Ok(HUGE.1) {
-        // The C library reads it at its start only.
-        let itself = std::env::current_exe().context("cannot tell which program this is")?;
-        bail!(
-            "cannot start again: {}",
-            Command::new(itself).args(std::env::args_os().skip(1)).env(HUGE.0, HUGE.1).exec()
-        );
-    }
     let contents = Contents::new(&options.pages)?;
     if options.pattern == Pattern::Huge { cycle(options, &contents) } else { touch(options, &contents, pages) }
 }
@@ -97,7 +87,7 @@ fn run(options: &Options) -> Result<Value> {
 /// Fills the region and follows the pattern in it.
 fn touch(options: &Options, contents: &Contents, pages_each: usize) -> Result<Value> {
     let start = Instant::now();
-    let mut region = Region::new(pages_each * options.threads);
+    let mut region = Region::new(options, pages_each * options.threads)?;
     let region = region.words();
     fill(options, contents, region)?;
     let fill = start.elapsed();
@@ -112,11 +102,11 @@ fn cycle(options: &Options, contents: &Contents) -> Result<Value> {
     let kept_pages = pages * KEPT_EIGHTHS / 8;
     ensure!(options.threads == 1 && kept_pages > 0, "this pattern is of one thread, and of some pages");
     let start = Instant::now();
-    let mut kept = Region::new(kept_pages);
+    let mut kept = Region::new(options, kept_pages)?;
     let kept = kept.words();
     fill(options, contents, kept)?;
     let before = huge_bytes()?;
-    let mut other = Region::new(pages - kept_pages);
+    let mut other = Region::new(options, pages - kept_pages)?;
     fill(options, contents, other.words())?;
     drop(other);
     let fill = start.elapsed();
@@ -144,24 +134,25 @@ fn figures(options: &Options, touched: &Touched, fill: Duration, wall: Duration,
     })
 }
 
-/// Fills each thread's part, by that thread.
-/// Memory whose pages are the kernel's.
-struct Region(Vec<u64>);
+/// Memory of its own, from the kernel.
+struct Region(MmapMut);
 
 impl Region {
-    fn new(pages: usize) -> Self {
-        // From the kernel, which gives zeros without touching them.
-        Self(vec![0; (pages + 1) * PAGE_WORDS])
+    fn new(options: &Options, pages: usize) -> Result<Self> {
+        let memory = MmapMut::map_anon(pages * PAGE_BYTES).context("cannot map memory")?;
+        if options.huge || options.pattern == Pattern::Huge {
+            memory.advise(Advice::HugePage).context("cannot ask for huge pages")?;
+        }
+        Ok(Self(memory))
     }
 
-    /// The words of its pages.
+    /// Its words.
     fn words(&mut self) -> &mut [u64] {
-        let skip = self.0.as_ptr().align_offset(PAGE_BYTES);
-        let len = self.0.len() - PAGE_WORDS;
-        &mut self.0[skip..][..len]
+        bytemuck::cast_slice_mut(&mut self.0)
     }
 }
 
+/// Fills each thread's part, by that thread.
 fn fill(options: &Options, contents: &Contents, region: &mut [u64]) -> Result<()> {
     in_parts(options, region, |first, part| {
         for (number, page) in (first..).zip(part.chunks_exact_mut(PAGE_WORDS)) {
