@@ -12,9 +12,11 @@
 //! | staging, from a boundary of 2 MiB | as the monitor says | not there |
 //! | window: the segment that blocks are written to | 2 MiB | not there |
 //! | landing: where huge pages are decoded to, never registered; empty but for moments | 2 MiB | not there |
-//! | stack, [`Hands`] | 256 KiB | not there |
+//! | stack, [`Hands`], the codec's workspace | 300 KiB, of which a quarter is touched | not there |
 
 use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
+
+use tmem_codec::Workspace;
 
 use crate::hands::{self, Hands};
 use crate::protocol::{COMM_BYTES, Comm, HELLO, HUGE_BYTES, MAGIC, PAGE_BYTES, Packet, SOCKET_VARIABLE, WELCOME};
@@ -37,8 +39,9 @@ pub(crate) static PROGRAM: AtomicI32 = AtomicI32::new(0);
 
 const STACK_BYTES: u64 = 64 << 10;
 const HANDS_BYTES: u64 = (size_of::<Hands>() as u64).next_multiple_of(PAGE_BYTES);
-/// Guard page, stack, hands.
-const PRIVATE_BYTES: u64 = PAGE_BYTES + STACK_BYTES + HANDS_BYTES;
+const WORKSPACE_BYTES: u64 = (size_of::<Workspace>() as u64).next_multiple_of(PAGE_BYTES);
+/// Guard page, stack, hands, workspace.
+const PRIVATE_BYTES: u64 = PAGE_BYTES + STACK_BYTES + HANDS_BYTES + WORKSPACE_BYTES;
 
 /// Starts an agent in a program that has just been loaded, if it is to have one.
 ///
@@ -180,14 +183,15 @@ fn prepare(memfd: i32, staging_bytes: u64, (socket, faults): (i32, i32), birth: 
     sys::name_memory(landing, HUGE_BYTES, hands::LANDING_NAME);
     sys::name_memory(stack, PRIVATE_BYTES - PAGE_BYTES, b"tmem agent\0");
     let place = core::ptr::with_exposed_provenance_mut::<Hands>((stack + STACK_BYTES) as usize);
+    let workspace = core::ptr::with_exposed_provenance_mut((stack + STACK_BYTES + HANDS_BYTES) as usize);
     // SAFETY: the comm memfd is of that size, sealed, and consists of atomics.
     let comm: &'static Comm = unsafe { &*core::ptr::with_exposed_provenance(comm as usize) };
     // Relaxed: set by this thread just before.
     let program = PROGRAM.load(Ordering::Relaxed);
     let end = private + PRIVATE_BYTES;
     let layout = hands::Layout { tripwire, staging, staging_bytes, window, landing, private: window, end };
-    // SAFETY: fresh memory, aligned to a page, of at least the size of Hands, nobody else's, never unmapped.
-    unsafe { Hands::init(place, comm, (socket, faults), (program, birth), layout) };
+    // SAFETY: fresh memory, aligned to pages, of at least the size of each, nobody else's, never unmapped.
+    unsafe { Hands::init((place, workspace), comm, (socket, faults), (program, birth), layout) };
     // SAFETY: just written; lives as long as the address space.
     Some(unsafe { &*place })
 }

@@ -70,7 +70,7 @@ pub(crate) struct Hands {
 unsafe impl Sync for Hands {}
 
 pub(crate) struct Own {
-    pub(crate) workspace: Workspace,
+    pub(crate) workspace: &'static mut Workspace,
     /// What the window shows: region and offset of the segment.
     shown: Option<(u64, u64)>,
     /// Where regions are mapped to read blocks from; 0: not yet.
@@ -78,17 +78,23 @@ pub(crate) struct Own {
 }
 
 impl Hands {
+    /// The workspace is made in place, so that none of its pages is touched before it is used.
+    ///
     /// # Safety
-    /// `place` is fresh memory for a Hands: zeroed, aligned, nobody else's.
+    /// `place` and `workspace` are fresh memory for one each: zeroed, aligned, nobody else's, never unmapped.
     pub(crate) unsafe fn init(
-        place: *mut Self,
+        (place, workspace): (*mut Self, *mut Workspace),
         comm: &'static Comm,
         (socket, faults): (i32, i32),
         (program, birth): (i32, u64),
         layout: Layout,
     ) {
         let regions = [const { AtomicI32::new(-1) }; REGIONS];
-        let own = UnsafeCell::new(Own { workspace: Workspace::new(), shown: None, readable: [0; REGIONS] });
+        // SAFETY: the caller's contract.
+        unsafe { Workspace::init_zeroed(workspace) };
+        // SAFETY: just made, and nobody else's.
+        let workspace = unsafe { &mut *workspace };
+        let own = UnsafeCell::new(Own { workspace, shown: None, readable: [0; REGIONS] });
         // SAFETY: the caller's contract.
         unsafe { place.write(Self { comm, socket, faults, program, birth, layout, regions, own }) };
     }
@@ -347,7 +353,7 @@ impl Hands {
                     // SAFETY: within the window, which shows the segment, and within the room that was given to us:
                     // nobody else uses it until the command is done.
                     let to = unsafe { core::slice::from_raw_parts_mut(to, room as usize) };
-                    let block = tmem_codec::encode(&mut own.workspace, policy, Temperature::Hot, page, to);
+                    let block = tmem_codec::encode(own.workspace, policy, Temperature::Hot, page, to);
                     let Some(block) = block else { break };
                     at = (start + block.len as u64).next_multiple_of(BLOCK_HEADER_BYTES);
                     encoded(block.codec as u8, block.len as u32)

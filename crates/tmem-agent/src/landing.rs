@@ -118,7 +118,7 @@ impl Hands {
         let block = core::ptr::with_exposed_provenance::<u8>((start + offset_bytes) as usize);
         // SAFETY: within the region, all of which is mapped. The monitor keeps the block as it is until DECODED.
         let block = unsafe { core::slice::from_raw_parts(block, bytes as usize) };
-        tmem_codec::decode(&mut own.workspace, codec, block, to).is_ok()
+        tmem_codec::decode(own.workspace, codec, block, to).is_ok()
     }
 
     /// Where a region is mapped to be read.

@@ -138,6 +138,16 @@ pub(crate) struct Bench {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
+    /// Density and speed of each policy, each mode alone, LZ4 and zstd, on page files.
+    #[command(after_help = "\
+Examples:
+  tmem bench codec --pages redis.pages node.pages
+  tmem bench codec --pages *.pages --rounds 15 --json
+
+One thread, blocks of 4, 16 and 64 KiB, all codecs in turn in each round; figures are medians over rounds. GB are 10^9
+bytes of pages. Density is bytes of pages per byte encoded: what a store adds for each block is not in it. Same-filled
+pages are left out.")]
+    Codec(CodecBench),
     /// Speed and density on page files, against the bare codec and against zram.
     #[command(after_help = "\
 Examples:
@@ -167,6 +177,22 @@ Examples:
 Of both stores 7/8 of the granules are same-filled, 1/16 are holes and 1/16 hold compressible pages, so that the large
 one fits into the machine.")]
     Scale(ScaleBench),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CodecBench {
+    /// Files of raw 4096-byte pages.
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    pub(crate) pages: Vec<PathBuf>,
+    /// How much of each file is measured, in extents spread over it.
+    #[arg(long, default_value = "8m", value_parser = parse_size, value_name = "SIZE")]
+    pub(crate) sample: usize,
+    /// Rounds, of which medians are taken.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) rounds: u16,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

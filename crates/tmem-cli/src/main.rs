@@ -36,6 +36,7 @@ fn main() -> ExitCode {
 fn carry_out(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Bench(bench) => match &bench.command {
+            BenchCommand::Codec(options) => bench::codec::run(options)?,
             BenchCommand::Engine(options) => bench::engine::run(options)?,
             BenchCommand::Churn(options) => bench::churn::run(options)?,
             BenchCommand::Scale(options) => bench::scale::run(options)?,

@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn made_up_pages_compress_but_not_to_nothing() {
         let corpus = made_up(64, 1);
-        let mut workspace = Box::new(tmem_codec::Workspace::new());
+        let mut workspace = tmem_codec::Workspace::boxed();
         let mut out = [0; GRANULE_BYTES];
         let (policy, hot) = (tmem::Policy::Fast, tmem_codec::Temperature::Hot);
         let stored: usize = corpus

@@ -5,7 +5,7 @@ use core::fmt;
 use crate::planes::{self, Transform};
 use crate::word_lz::Search;
 use crate::workspace::Workspace;
-use crate::{MAX_BLOCK, filled, lz4, word_lz};
+use crate::{MAX_BLOCK, filled, huffman, lz4, word_lz};
 
 /// How a block is encoded. The number is stored with the block and never changes its meaning: its upper half says what
 /// is done to the words first, its lower half what then compresses them.
@@ -22,14 +22,20 @@ pub enum Codec {
     WordLz = 3,
     /// A zstd frame; level 1 where one mode alone is asked for.
     Zstd = 4,
+    /// The word LZ, its streams in static Huffman codes.
+    WordHuff = 5,
     /// Byte planes of 8-byte words, then LZ4.
     PlanesLz4 = 0x12,
     /// Byte planes of 8-byte words, then zstd.
     PlanesZstd = 0x14,
+    /// Byte planes of 8-byte words, then the word LZ in static Huffman codes.
+    PlanesHuff = 0x15,
     /// Differences of 8-byte words in byte planes, then LZ4.
     DeltaLz4 = 0x22,
     /// Differences of 8-byte words in byte planes, then zstd.
     DeltaZstd = 0x24,
+    /// Differences of 8-byte words in byte planes, then the word LZ in static Huffman codes.
+    DeltaHuff = 0x25,
 }
 
 /// What a block goes through after its transform.
@@ -40,18 +46,22 @@ pub(crate) enum Stage {
     Lz4,
     WordLz,
     Zstd,
+    Huff,
 }
 
 impl Codec {
-    const WITHOUT_ZSTD: usize = 6;
+    const WITHOUT_ZSTD: usize = 9;
 
-    const KNOWN: [Self; 9] = [
+    const KNOWN: [Self; 12] = [
         Self::Raw,
         Self::Filled,
         Self::Lz4,
         Self::WordLz,
         Self::PlanesLz4,
         Self::DeltaLz4,
+        Self::WordHuff,
+        Self::PlanesHuff,
+        Self::DeltaHuff,
         Self::Zstd,
         Self::PlanesZstd,
         Self::DeltaZstd,
@@ -70,6 +80,9 @@ impl Codec {
             Self::Lz4 => "lz4",
             Self::WordLz => "word-lz",
             Self::Zstd => "zstd",
+            Self::WordHuff => "word-huff",
+            Self::PlanesHuff => "planes-huff",
+            Self::DeltaHuff => "delta-huff",
             Self::PlanesLz4 => "planes-lz4",
             Self::PlanesZstd => "planes-zstd",
             Self::DeltaLz4 => "delta-lz4",
@@ -91,6 +104,7 @@ impl Codec {
             2 => Stage::Lz4,
             3 => Stage::WordLz,
             4 => Stage::Zstd,
+            5 => Stage::Huff,
             _ => Stage::Raw,
         }
     }
@@ -171,7 +185,7 @@ pub(crate) fn encode_with(
     }
     let room = dst.len().min(src.len());
     let dst = &mut dst[..room];
-    let Workspace { table, planes, streams, .. } = workspace;
+    let Workspace { table, planes, plain, streams, lane, .. } = workspace;
     let planes = &mut planes[..src.len()];
     let src = match codec.transform() {
         Transform::None => src,
@@ -188,6 +202,10 @@ pub(crate) fn encode_with(
         Stage::Filled => filled::encode(src, dst),
         Stage::Lz4 => lz4::encode(table, src, dst),
         Stage::WordLz => word_lz::encode(effort.search, table, streams, src, dst),
+        Stage::Huff => {
+            let len = word_lz::encode(effort.search, table, streams, src, &mut plain[..src.len()])?;
+            huffman::encode(lane, &plain[..len], dst)
+        }
         #[cfg(feature = "zstd")]
         Stage::Zstd => workspace.zstd.encode(effort.level, src, dst),
         #[cfg(not(feature = "zstd"))]
@@ -219,6 +237,12 @@ pub fn decode(workspace: &mut Workspace, codec: Codec, src: &[u8], dst: &mut [u8
         Stage::Filled => filled::decode(src, target)?,
         Stage::Lz4 => lz4::decode(src, target)?,
         Stage::WordLz => word_lz::decode(src, target)?,
+        Stage::Huff => {
+            // What the word LZ wrote was no longer than the block.
+            let plain = &mut workspace.plain[..len];
+            let plain_len = huffman::decode(src, plain)?;
+            word_lz::decode(&plain[..plain_len], target)?;
+        }
         #[cfg(feature = "zstd")]
         Stage::Zstd => workspace.zstd.decode(src, target)?,
         #[cfg(not(feature = "zstd"))]

@@ -14,6 +14,7 @@ mod codec;
 #[cfg(target_arch = "x86_64")]
 mod cpu;
 mod filled;
+mod huffman;
 mod lz4;
 mod planes;
 mod policy;
@@ -26,6 +27,7 @@ mod zstd;
 
 pub use codec::{Codec, Corrupt, Encoded, UnknownCodec, decode, encode_as};
 pub use filled::{same_filled, same_filled_half};
+pub use huffman::streams_of;
 pub use policy::{Policy, Temperature, UnknownPolicy, encode};
 pub use workspace::Workspace;
 
@@ -34,3 +36,8 @@ pub const GRANULE: usize = 4096;
 
 /// Bytes of the longest block: 16 granules.
 pub const MAX_BLOCK: usize = 16 * GRANULE;
+
+/// The example in the README is a test.
+#[cfg(all(doctest, feature = "zstd"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

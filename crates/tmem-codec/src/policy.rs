@@ -14,7 +14,7 @@ use crate::workspace::Workspace;
 pub enum Policy {
     /// No entropy stage ever.
     Fast,
-    /// As [`Policy::Fast`] when data comes in; zstd's lowest level when the cleaner finds it cold.
+    /// Static Huffman codes when data comes in; zstd's lowest level when the cleaner finds it cold.
     #[default]
     Balanced,
     /// zstd from the start, and everything that helps once the data is cold.
@@ -89,9 +89,8 @@ pub fn encode(
     let sample = Sample::of(src);
     let packed = match (policy, temperature) {
         (Policy::Fast, Temperature::Hot) => encode_fast(workspace, sample, src, dst),
-        (Policy::Fast, Temperature::Cold) | (Policy::Balanced, Temperature::Hot) => {
-            encode_thorough(workspace, sample, src, dst)
-        }
+        (Policy::Fast, Temperature::Cold) => encode_thorough(workspace, sample, src, dst),
+        (Policy::Balanced, Temperature::Hot) => encode_coded(workspace, sample, src, dst),
         (Policy::Balanced, Temperature::Cold) | (Policy::Dense, Temperature::Hot) => {
             encode_entropy(workspace, sample, 1, src, dst)
         }
@@ -151,6 +150,25 @@ fn second_look(
     encode_with(workspace, codec, effort, src, &mut dst[..room])
         .or_else(|| first.and_then(|first| encode_with(workspace, first.codec, effort, src, dst)))
 }
+
+/// The word LZ in Huffman codes, and where the block may be an array, of its planes: the smaller stays.
+fn encode_coded(workspace: &mut Workspace, sample: Sample, src: &[u8], dst: &mut [u8]) -> Option<Encoded> {
+    let effort = Effort { search: Search::Bytes, level: 0 };
+    let coded = |transform| turned(transform, Codec::PlanesHuff, Codec::DeltaHuff);
+    if let Some(transform) = sample.array() {
+        return encode_with(workspace, coded(transform), effort, src, dst);
+    }
+    let first = encode_with(workspace, Codec::WordHuff, effort, src, dst);
+    let first_len = first.map_or(src.len(), |first| first.len);
+    let Some(transform) = sample.array_below(first_len * CODED_ARRAY_PERMILLE / src.len()) else { return first };
+    let room = dst.len().min(first_len - 1);
+    encode_with(workspace, coded(transform), effort, src, &mut dst[..room])
+        .or_else(|| first.and_then(|first| encode_with(workspace, first.codec, effort, src, dst)))
+}
+
+/// Literals that a transform may leave for its planes to be tried, in thousandths of what came out without. Codes make
+/// them smaller still: with 1100 the mean density is 0.3 % higher, and encoding takes a tenth longer.
+const CODED_ARRAY_PERMILLE: usize = 900;
 
 /// zstd, and where the block may be an array, zstd on its planes too: the smaller stays.
 fn encode_entropy(

@@ -97,7 +97,7 @@ fn numbers_and_names_of_codecs_stand_for_themselves() {
     }
     let numbers: Vec<u8> = (0..=255).filter(|number| Codec::try_from(*number).is_ok()).collect();
     let with_zstd: &[u8] = if cfg!(feature = "zstd") { &[4, 0x14, 0x24] } else { &[] };
-    let mut known = [&[0, 1, 2, 3, 0x12, 0x22], with_zstd].concat();
+    let mut known = [&[0, 1, 2, 3, 5, 0x12, 0x15, 0x22, 0x25], with_zstd].concat();
     known.sort_unstable();
     assert_eq!(numbers, known);
     for policy in Policy::ALL {

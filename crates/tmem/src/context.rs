@@ -22,7 +22,7 @@ pub(crate) struct Context {
     pub(crate) slot: usize,
     /// Where puts append, by class. Only persistent and probation are ever put to.
     pub(crate) heads: [Option<OpenSegment>; 2],
-    pub(crate) workspace: Workspace,
+    pub(crate) workspace: Box<Workspace>,
     /// For blocks of which the caller wants a part, and for granules that are scattered.
     pub(crate) scratch: Box<[u8; MAX_BLOCK]>,
     /// The object of the last operation: a hint, for it may be gone.
@@ -39,7 +39,7 @@ impl Context {
         let mut context = Self {
             slot,
             heads: [None, None],
-            workspace: Workspace::new(),
+            workspace: Workspace::boxed(),
             scratch: vec![0; MAX_BLOCK].into_boxed_slice().try_into().unwrap_or_else(|_| unreachable!("of that size")),
             last: None,
             charged: least,

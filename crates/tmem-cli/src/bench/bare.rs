@@ -71,7 +71,7 @@ impl Bare {
     pub(crate) fn run(&mut self, plan: &Plan, orders: &Orders, pages: &[u8], out: &mut [u8]) -> Result<Times> {
         let shares = plan.shares(orders, pages, out);
         let states: Vec<_> =
-            self.lanes.iter_mut().zip(shares).map(|(lane, share)| (lane, share, Box::new(Workspace::new()))).collect();
+            self.lanes.iter_mut().zip(shares).map(|(lane, share)| (lane, share, Workspace::boxed())).collect();
         let put = |(lane, share, workspace): &mut (&mut Lane, Share<'_>, Box<Workspace>)| {
             lane.encode_all(plan, share.pages, workspace)
         };

@@ -133,7 +133,7 @@ fn resident() -> Result<usize> {
 
 impl Pages {
     fn new(corpora: Vec<Corpus>, options: &ChurnBench) -> Result<Self> {
-        let mut workspace = Box::new(Workspace::new());
+        let mut workspace = Workspace::boxed();
         let mut room = [0; GRANULE_BYTES];
         let mut encoded = Vec::new();
         for page in corpora.iter().flat_map(|corpus| corpus.pages.chunks(GRANULE_BYTES)) {

@@ -3,6 +3,7 @@
 pub(crate) mod bare;
 pub(crate) mod churn;
 pub(crate) mod clock;
+pub(crate) mod codec;
 pub(crate) mod engine;
 pub(crate) mod full;
 pub(crate) mod scale;

@@ -181,7 +181,7 @@ impl Contents {
 
     /// Bytes that a page takes in the mean.
     fn encoded_bytes(&self, policy: Policy) -> Result<usize> {
-        let mut workspace = Box::new(Workspace::new());
+        let mut workspace = Workspace::boxed();
         let mut room = [0; GRANULE_BYTES];
         let mut sum = 0;
         for (corpus, start) in &self.pages {
