@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, RwLock};
 use std::time::Duration;
 
-use tmem::{Client, Outcome, Pool, Store};
+use tmem::{Client, Outcome, Policy, Pool, Store};
 use tmem_agent::protocol::PAGE_BYTES;
 use tmem_sys::Turn;
 
@@ -19,6 +19,9 @@ use crate::{lock, placement, read, write};
 /// The object that holds all slots.
 pub(crate) const OBJECT: u64 = 0;
 
+/// While the store takes less than this part of the limit, room is not what is short.
+const AMPLE_EIGHTHS: u64 = 5;
+
 /// Shared by all threads.
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -29,7 +32,7 @@ pub(crate) struct Core {
     pub(crate) slots: Mutex<Slots>,
     pub(crate) counters: Counters,
     pub(crate) on_full: OnFull,
-    pub(crate) policy: tmem::Policy,
+    policy: Policy,
     spaces: RwLock<BTreeMap<SpaceId, Arc<Space>>>,
     next_id: AtomicU64,
     limit: AtomicU64,
@@ -113,6 +116,21 @@ impl Core {
     /// The same, unless somebody is at the list.
     pub(crate) fn try_spaces(&self) -> Option<Vec<Arc<Space>>> {
         Some(self.spaces.try_read().ok()?.values().cloned().collect())
+    }
+
+    // --- the store
+
+    /// How pages that go out now are to be encoded. **balanced** is fast while the store takes less than
+    /// [`AMPLE_EIGHTHS`] of the limit: a denser store would save few faults and make each of them longer. (With half of the
+    /// memory that a program wants, a sixth of density saves 7 % of the faults and takes 1.3 us more for a page, a quarter
+    /// of what those cost that come in order: measured, a sequential scan took 0.53 of zram's time instead of 0.38.) The
+    /// less is left for what is resident, the more density gains: in the end, whether the limit holds.
+    pub(crate) fn policy_now(&self) -> Policy {
+        let ample = self.limit() / 8 * AMPLE_EIGHTHS;
+        match self.policy {
+            Policy::Balanced if (self.store.used_bytes() as u64) < ample => Policy::Fast,
+            policy => policy,
+        }
     }
 
     // --- slots

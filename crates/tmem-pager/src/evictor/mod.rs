@@ -494,7 +494,7 @@ impl Evictor {
         let region = self.core.store.region(room.region).ok_or(AgentDied)?;
         hands.tell_region(room.region, region)?;
         let addresses: Vec<u64> = pages.iter().map(|(at, _)| hands.staged(*at)).collect();
-        let args = [u64::from(room.region), room.offset_bytes, room.len as u64, self.core.policy as u64];
+        let args = [u64::from(room.region), room.offset_bytes, room.len as u64, self.core.policy_now() as u64];
         Ok(hands.give(&Order { op: ENCODE, epoch: 0, args, pages: &addresses }))
     }
 
