@@ -13,7 +13,7 @@ use core::ops::Range;
 use core::sync::atomic::Ordering;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -137,7 +137,7 @@ impl Server {
             self.goes_on = !faults.is_empty();
             self.parked.extend(faults);
             for fault in core::mem::take(&mut self.parked) {
-                self.seat.get_on();
+                    self.seat.get_on();
                 self.woken.set(None);
                 match self.answer(fault) {
                     Answer::Given => {
@@ -272,14 +272,14 @@ impl Server {
             return Answer::Wrong("a staged page was missing"); // asked without the lock, which a reader of ours may hold
         }
         let space = Arc::clone(&self.space);
-        let mut state = lock(&space.state);
+        let state = lock(&space.state);
         // Relaxed: set before the server was started.
         if fault.page.address() == space.tripwire.load(Ordering::Relaxed) {
             return self.give_birth_number(fault.page);
         }
         match state.pages.slot(fault.page) {
             Some(slot) => self.restore(state, fault, slot),
-            None => self.fill(&mut state, fault),
+            None => self.fill(state, fault),
         }
     }
 
@@ -304,7 +304,7 @@ impl Server {
     }
 
     /// Gives a page its bytes back.
-    fn restore(&mut self, mut state: std::sync::MutexGuard<'_, State>, fault: Fault, slot: Slot) -> Answer {
+    fn restore(&mut self, mut state: MutexGuard<'_, State>, fault: Fault, slot: Slot) -> Answer {
         if self.must_wait(fault) {
             return Answer::Full;
         }
@@ -323,7 +323,7 @@ impl Server {
             && flight.has_moved(hands, at) == Some(false)
         {
             // It has not left yet: the fault is out of date.
-            return self.wake(fault.page);
+            return self.wake(fault.page, 1);
         }
         // Named by us too, it stays what it is while others have the state.
         lock(&self.core.slots).share(slot);
@@ -333,44 +333,50 @@ impl Server {
         }
         let mut state = lock(&space.state);
         let mut dropped = vec![slot];
-        let answer = self.give(&mut state, fault, slot, &mut dropped);
+        let given = self.give(&mut state, fault, slot, &mut dropped);
         let dead = self.core.unname(&dropped);
         drop(state);
-        // Nothing is locked: see `woken`.
-        let answer = if answer == Answer::Given { self.wake(fault.page) } else { answer };
+        // Nothing is locked: whoever wakes takes this CPU, and others would wait for the lock until he sleeps again.
+        let answer = match given {
+            Ok(last) => self.wake(last.min(fault.page), fault.page.0.abs_diff(last.0) + 1),
+            Err(answer) => answer,
+        };
         self.core.flush(dead, Freed::Stored);
         answer
     }
 
     /// Has the kernel copy a page that was fetched into place, and those after it, if faults come in order. Whoever
-    /// waits for it is to be woken then. `dropped` gets the slots that lost a name.
-    fn give(&mut self, state: &mut State, fault: Fault, slot: Slot, dropped: &mut Vec<Slot>) -> Answer {
+    /// waits for them, up to the one that is returned, is to be woken then. `dropped` gets the slots that lost a name.
+    fn give(
+        &mut self,
+        state: &mut State,
+        fault: Fault,
+        slot: Slot,
+        dropped: &mut Vec<Slot>,
+    ) -> Result<Page, Answer> {
         if state.pages.slot(fault.page) != Some(slot) {
-            return Answer::Given; // somebody else was faster, or it has left
+            return Ok(fault.page); // somebody else was faster, or it has left
         }
         if state.whole.is_landing(&fault.page.bytes(1)) {
-            return Answer::Again;
+            return Err(Answer::Again);
         }
         let copied = self.space.faults.copy(fault.page.address(), &self.buffer[..PAGE], Wake::No);
         match copied.map_err(|partial| partial.errno) {
             Ok(()) => {}
             // It has moved, which has not been read yet.
-            Err(Errno::NOENT) => return Answer::Again,
-            Err(errno) => return self.outcome(fault.page, Err(errno), false),
+            Err(Errno::NOENT) => return Err(Answer::Again),
+            Err(errno) => return Err(self.outcome(fault.page, Err(errno), false)),
         }
         state.pages.clear(fault.page);
         dropped.push(slot);
         state.pages.set_recent(fault.page);
         self.core.add_room(-PAGE_BYTES.cast_signed());
-        if let Some(followed) = state.streams.follow(fault.page) {
-            self.restore_ahead(state, fault.page, followed, dropped);
-        }
-        Answer::Given
+        let followed = state.streams.follow(fault.page);
+        Ok(followed.map_or(fault.page, |followed| self.restore_ahead(state, fault.page, followed, dropped)))
     }
 
-    /// The pages of a sequence after one that was restored, if they are stored too. Whoever waits for one of them already
-    /// is woken.
-    fn restore_ahead(&mut self, state: &mut State, page: Page, followed: Followed, dropped: &mut Vec<Slot>) {
+    /// The pages of a sequence after one that was restored, if they are stored too. Returns the last of them.
+    fn restore_ahead(&mut self, state: &mut State, page: Page, followed: Followed, dropped: &mut Vec<Slot>) -> Page {
         let stride = followed.stride;
         let mut found = Vec::new();
         let mut next = page.step(stride);
@@ -392,7 +398,7 @@ impl Server {
         let mut given = 0;
         for (pages, bytes) in found.chunks(piece).zip(self.buffer.chunks(piece * PAGE)) {
             let bytes = &bytes[..pages.len() * PAGE];
-            let done = match self.space.faults.copy(pages[0].0.address(), bytes, Wake::Yes) {
+            let done = match self.space.faults.copy(pages[0].0.address(), bytes, Wake::No) {
                 Ok(()) => pages.len(),
                 Err(partial) => partial.done_bytes / PAGE,
             };
@@ -407,17 +413,20 @@ impl Server {
             dropped.push(*slot);
         }
         self.core.add_room(-((given * PAGE) as u64).cast_signed());
-        state.streams.expect(followed, page.step(stride * (given as u64 + 1).cast_signed()));
+        let last = page.step(stride * (given as u64).cast_signed());
+        state.streams.expect(followed, last.step(stride));
+        last
     }
 
-    /// Gives a page of zeros; more of them if pages are written in order.
-    fn fill(&mut self, state: &mut State, fault: Fault) -> Answer {
+    /// Gives a page of zeros; more of them if pages are written in order. Whoever waits is woken when nothing is locked: he
+    /// takes this CPU, and others would wait for the lock until he sleeps again.
+    fn fill(&mut self, mut state: MutexGuard<'_, State>, fault: Fault) -> Answer {
         let page = fault.page;
         if !fault.write {
             // The kernel's page of zeros: takes no memory until it is written to.
-            self.woken.set(Some(Instant::now()));
-            let zeroed = self.space.faults.zero(page.bytes(1), Wake::Yes);
-            return self.outcome(page, zeroed.map_err(|partial| partial.errno), true);
+            let zeroed = self.space.faults.zero(page.bytes(1), Wake::No);
+            drop(state);
+            return self.wake_after(page, 1, zeroed.map_err(|partial| partial.errno));
         }
         if self.must_wait(fault) {
             return Answer::Full;
@@ -433,8 +442,7 @@ impl Server {
             }
             count += 1;
         }
-        self.woken.set(Some(Instant::now()));
-        let (done, error) = match self.space.faults.copy(page.address(), &self.zeros[..count * PAGE], Wake::Yes) {
+        let (done, filled) = match self.space.faults.copy(page.address(), &self.zeros[..count * PAGE], Wake::No) {
             Ok(()) => (count, Ok(())),
             Err(partial) if partial.done_bytes > 0 => (partial.done_bytes / PAGE, Ok(())),
             Err(partial) => (0, Err(partial.errno)),
@@ -445,8 +453,17 @@ impl Server {
         if let Some(followed) = followed {
             state.streams.expect(followed, Page(page.0 + done.max(1) as u64));
         }
+        drop(state);
         self.core.add_room(-((done * PAGE) as u64).cast_signed());
-        self.outcome(page, error, true)
+        self.wake_after(page, done as u64, filled)
+    }
+
+    /// Wakes whoever waits for pages that were filled.
+    fn wake_after(&self, page: Page, count: u64, filled: Result<(), Errno>) -> Answer {
+        match filled {
+            Ok(()) => self.wake(page, count),
+            refused => self.outcome(page, refused, true),
+        }
     }
 
     /// Whether a fault waits for room. The evictor never does, nor the agent, for which the evictor waits.
@@ -456,9 +473,9 @@ impl Server {
         self.core.must_wait() && self.agent_in(fault).is_none() && !is_evictor()
     }
 
-    fn wake(&self, page: Page) -> Answer {
+    fn wake(&self, page: Page, count: u64) -> Answer {
         self.woken.set(Some(Instant::now()));
-        let woken = self.space.faults.wake(page.bytes(1));
+        let woken = self.space.faults.wake(page.bytes(count));
         if woken.is_ok() { Answer::Given } else { Answer::Gone }
     }
 
@@ -468,10 +485,10 @@ impl Server {
             Ok(()) => Answer::Given,
             Err(Errno::AGAIN) => Answer::Again,
             // Somebody else's fault brought it, but the thread may still be asleep.
-            Err(Errno::EXIST) if may_exist => self.wake(page),
+            Err(Errno::EXIST) if may_exist => self.wake(page, 1),
             Err(Errno::EXIST) => Answer::Wrong("an evicted page was there"),
             // The mapping has gone: whoever waits gets what the kernel has for them.
-            Err(Errno::NOENT) => self.wake(page),
+            Err(Errno::NOENT) => self.wake(page, 1),
             Err(Errno::SRCH) => Answer::Gone,
             Err(Errno::NOMEM) => Answer::Again,
             Err(_) => Answer::Wrong("the kernel refused a page"),
