@@ -4,6 +4,7 @@ use super::{LEAST_MIB, find};
 use crate::harness::{Process, Run, pause};
 use rustix::process::Signal;
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
@@ -100,6 +101,8 @@ fn redis() {
     let native = exercise(port);
     let (kib, _) = (Process(alone.id().cast_signed()).kib("status", "RssAnon"), alone.kill().unwrap());
     alone.wait().unwrap();
+    // What it has saved, should it have come to that, the other would load.
+    let _ = fs::remove_file(folder.path("dump.rdb"));
     let run = Run::new(&limit).unwrap().option("--on-full", "kill").program(server, &arguments).start();
     let paged = exercise(port);
     eprintln!("redis: {} MiB natively in {native:.1?}, {limit} in {paged:.1?}", kib >> 10);
