@@ -50,7 +50,11 @@ pub(crate) enum Stage {
 }
 
 impl Codec {
-    const WITHOUT_ZSTD: usize = 9;
+    /// Those that have no entropy stage.
+    pub(crate) const WITHOUT_CODES: &[Self] = Self::KNOWN.split_at(6).0;
+
+    /// Those and the ones with Huffman codes.
+    pub(crate) const WITHOUT_ZSTD: &[Self] = Self::KNOWN.split_at(9).0;
 
     const KNOWN: [Self; 12] = [
         Self::Raw,
@@ -68,8 +72,7 @@ impl Codec {
     ];
 
     /// Every codec that this build encodes and decodes: those with zstd only with the feature `zstd`.
-    pub const ALL: &[Self] =
-        if cfg!(feature = "zstd") { &Self::KNOWN } else { Self::KNOWN.split_at(Self::WITHOUT_ZSTD).0 };
+    pub const ALL: &[Self] = if cfg!(feature = "zstd") { &Self::KNOWN } else { Self::WITHOUT_ZSTD };
 
     /// A short name for tables and metrics.
     #[must_use]

@@ -28,7 +28,8 @@ mod zstd;
 pub use codec::{Codec, Corrupt, Encoded, UnknownCodec, decode, encode_as};
 pub use filled::{same_filled, same_filled_half};
 pub use huffman::streams_of;
-pub use policy::{Policy, Temperature, UnknownPolicy, encode};
+pub use policy::{Policy, Temperature, UnknownPolicy, encode, smallest};
+pub use predict::Sample;
 pub use workspace::Workspace;
 
 /// Bytes of the smallest unit that the engine keeps track of.

@@ -99,14 +99,45 @@ pub fn encode(
     packed.or_else(|| encode_as(workspace, Codec::Raw, src, dst))
 }
 
+/// The least that any mode makes of `src` which the policy may use: those without an entropy stage, for balanced also
+/// those with Huffman codes, and where there is zstd all of them, each with the effort that the policy puts into it.
+///
+/// It tries them all: this is what the choice that [`encode`] makes is measured against. `None` is said as there; what
+/// `dst` then holds is unspecified.
+pub fn smallest(
+    workspace: &mut Workspace,
+    policy: Policy,
+    temperature: Temperature,
+    src: &[u8],
+    dst: &mut [u8],
+) -> Option<Encoded> {
+    let thorough = |level| Effort { search: Search::Bytes, level };
+    let (modes, effort) = match (policy, temperature) {
+        (Policy::Fast, Temperature::Hot) => {
+            (Codec::WITHOUT_CODES, Effort { search: search_for(Sample::of(src)), level: 0 })
+        }
+        (Policy::Fast, Temperature::Cold) => (Codec::WITHOUT_CODES, thorough(0)),
+        (Policy::Balanced, Temperature::Hot) => (Codec::WITHOUT_ZSTD, thorough(0)),
+        (Policy::Balanced, Temperature::Cold) | (Policy::Dense, Temperature::Hot) => (Codec::ALL, thorough(1)),
+        (Policy::Dense, Temperature::Cold) => (Codec::ALL, thorough(3)),
+    };
+    let encoded = modes.iter().filter_map(|codec| encode_with(workspace, *codec, effort, src, dst));
+    encoded.min_by_key(|encoded| encoded.len)
+}
+
 /// One mode by the look of the block; a second one where the first did badly and the block looks like an array.
 fn encode_fast(workspace: &mut Workspace, sample: Sample, src: &[u8], dst: &mut [u8]) -> Option<Encoded> {
-    let search = if sample.has_text() { Search::Bytes } else { Search::Words };
+    let search = search_for(sample);
     let first = encode_first(workspace, sample, search, src, dst);
     if sample.is_repetitive() {
         return first;
     }
     second_look(workspace, sample, first, (1300, search), src, dst)
+}
+
+/// How *fast* looks for matches.
+fn search_for(sample: Sample) -> Search {
+    if sample.has_text() { Search::Bytes } else { Search::Words }
 }
 
 /// Still without an entropy stage, but at every byte, and with more second looks.

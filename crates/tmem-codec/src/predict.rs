@@ -14,9 +14,9 @@ const GROUP_SPAN: usize = GROUP_WORDS as usize + 2;
 const _: () = assert!(GROUPS * GROUP_WORDS < 256);
 const SAMPLED_BYTES: u32 = GROUPS * GROUP_WORDS * 8;
 
-/// Counts over the sample. All are in bytes of [`SAMPLED_BYTES`].
+/// What [`crate::encode`] knows of a block when it chooses a mode: counts over 512 bytes of it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sample {
+pub struct Sample {
     /// Printable ASCII.
     text: u32,
     /// Bytes of words that are zero or the same as the word before: what an LZ handles without any transform.
@@ -149,8 +149,9 @@ impl Sample {
     /// What is said of a block that is too short to be told: nothing that leads to a transform.
     const UNKNOWN: Self = Self { text: 0, same: SAMPLED_BYTES, planes: SAMPLED_BYTES, delta: SAMPLED_BYTES };
 
-    /// Looks at `src`.
-    pub(crate) fn of(src: &[u8]) -> Self {
+    /// Looks at `src`. This is all that choosing costs, but for a second mode where the first did badly.
+    #[must_use]
+    pub fn of(src: &[u8]) -> Self {
         let words = src.len() / 8;
         let Some(spread) = words.checked_sub(GROUP_SPAN) else { return Self::UNKNOWN };
         Self::from_counts(counts(src, spread))

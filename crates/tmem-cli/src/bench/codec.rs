@@ -1,5 +1,6 @@
 //! `tmem bench codec`: every policy, every mode alone, and the usual compressors, on the same blocks in the same rounds.
 
+use super::choice::{self, ChoiceFigures};
 use super::{gbps, geomean, median};
 use crate::cli::CodecBench;
 use crate::interrupt;
@@ -14,7 +15,7 @@ use tmem_codec::{Codec, MAX_BLOCK, Temperature, Workspace, decode, encode, encod
 
 /// Bytes that stay together when a file is sampled.
 const EXTENT_BYTES: usize = 256 << 10;
-const BLOCKS: [usize; 3] = [GRANULE_BYTES, 4 * GRANULE_BYTES, MAX_BLOCK];
+pub(super) const BLOCKS: [usize; 3] = [GRANULE_BYTES, 4 * GRANULE_BYTES, MAX_BLOCK];
 
 /// Everything that is printed.
 #[derive(Debug, Serialize)]
@@ -38,14 +39,15 @@ struct FileFigures {
 struct UnitFigures {
     unit_bytes: usize,
     codecs: Vec<CodecFigures>,
+    choices: Vec<ChoiceFigures>,
 }
 
 #[derive(Debug, Clone, Serialize)]
-struct CodecFigures {
-    codec: String,
+pub(super) struct CodecFigures {
+    pub(super) codec: String,
     /// Bytes of pages per byte encoded; a block that does not shrink counts whole.
-    density: f64,
-    put_gbps: f64,
+    pub(super) density: f64,
+    pub(super) put_gbps: f64,
     get_gbps: f64,
     /// Of the rounds: the slowest less the fastest, over the median.
     put_spread: f64,
@@ -233,7 +235,7 @@ fn measure(
             speeds.iter().fold((f64::MAX, 0.0f64), |(low, high), speed| (low.min(*speed), high.max(*speed)));
         (high - low) / median(speeds)
     };
-    let figures = coders.iter().zip(&stored).zip(&speeds).map(|((coder, stored), [put, get])| CodecFigures {
+    let codecs = coders.iter().zip(&stored).zip(&speeds).map(|((coder, stored), [put, get])| CodecFigures {
         codec: coder.name(),
         density: pages.len() as f64 / stored.iter().map(|(_, len)| *len).sum::<usize>() as f64,
         put_gbps: median(put),
@@ -241,7 +243,9 @@ fn measure(
         put_spread: spread(put),
         get_spread: spread(get),
     });
-    Ok(UnitFigures { unit_bytes: block, codecs: figures.collect() })
+    let codecs: Vec<_> = codecs.collect();
+    let choices = choice::measure(&mut tools.workspace, &codecs, pages, block, rounds)?;
+    Ok(UnitFigures { unit_bytes: block, codecs, choices })
 }
 
 /// The means over the files, for one size of blocks.
@@ -258,7 +262,8 @@ fn mean(files: &[FileFigures], unit: usize) -> UnitFigures {
             get_spread: of(|figures| figures.get_spread).fold(0.0, f64::max),
         }
     });
-    UnitFigures { unit_bytes: first.unit_bytes, codecs: codecs.collect() }
+    let choices: Vec<_> = files.iter().map(|file| &file.units[unit].choices[..]).collect();
+    UnitFigures { unit_bytes: first.unit_bytes, codecs: codecs.collect(), choices: choice::mean(&choices) }
 }
 
 impl Figures {
@@ -273,6 +278,9 @@ impl Figures {
         if self.files.len() > 1 {
             text += &format!("\ngeometric mean of {} files\n{}", self.files.len(), table(&self.geomean));
         }
+        let choices = |units: &[UnitFigures]| units.iter().map(|unit| unit.choices.clone()).collect::<Vec<_>>();
+        let of_files: Vec<_> = self.files.iter().map(|file| (&file.name[..], choices(&file.units))).collect();
+        text += &choice::text(&of_files, &choices(&self.geomean));
         text
     }
 }
@@ -288,6 +296,13 @@ fn table(units: &[UnitFigures]) -> String {
             row.push(format!("{:.0}/{:.0}", figures.put_spread * 50.0, figures.get_spread * 50.0));
         }
         table.row(row);
+        let best =
+            units.iter().filter_map(|unit| unit.choices.iter().find(|best| best.policy == unit.codecs[at].codec));
+        let densities: Vec<_> = best.map(|best| format!("{:.2}", best.best_density)).collect();
+        if !densities.is_empty() {
+            let cells = densities.into_iter().flat_map(|density| [density, String::new(), String::new()]);
+            table.row([format!("{}, best mode", units[0].codecs[at].codec)].into_iter().chain(cells).collect());
+        }
     }
     table.text()
 }

@@ -1,6 +1,7 @@
 //! Measurements. Everything is checked byte for byte outside the timed parts.
 
 pub(crate) mod bare;
+mod choice;
 pub(crate) mod churn;
 pub(crate) mod clock;
 pub(crate) mod codec;
