@@ -1,14 +1,39 @@
 //! Which instructions the hot loops may be compiled to.
 
+#[cfg(fuzzing)]
+use core::sync::atomic::AtomicBool;
 use core::sync::atomic::{AtomicU8, Ordering};
 
 /// 0 before anybody asked, then 1 for no and 2 for yes.
 static WIDE: AtomicU8 = AtomicU8::new(0);
 
+#[cfg(fuzzing)]
+static PORTABLE: AtomicBool = AtomicBool::new(false);
+
+/// Has all that follows done by portable code, or no longer: so that the fuzzer can compare it with the rest.
+#[cfg(fuzzing)]
+pub fn run_portable(portable: bool) {
+    // Relaxed: the thread that says so is the one that then encodes and decodes.
+    PORTABLE.store(portable, Ordering::Relaxed);
+}
+
+/// Whether there is to be nothing but portable code, not even SSE2.
+#[inline(always)]
+pub(crate) fn is_portable() -> bool {
+    #[cfg(fuzzing)]
+    // Relaxed: as in `run_portable`.
+    return PORTABLE.load(Ordering::Relaxed);
+    #[cfg(not(fuzzing))]
+    false
+}
+
 /// Whether this CPU has what the second versions of the hot loops are compiled for: AVX2, BMI1, BMI2, LZCNT, POPCNT,
 /// and an operating system that keeps the wide registers. Those versions are the same source, so they give the same bytes.
 #[inline(always)]
 pub(crate) fn is_wide() -> bool {
+    if is_portable() {
+        return false;
+    }
     // Relaxed: the answer is the same whoever asks, and publishes nothing.
     match WIDE.load(Ordering::Relaxed) {
         0 => ask(),

@@ -26,6 +26,8 @@ mod workspace;
 mod zstd;
 
 pub use codec::{Codec, Corrupt, Encoded, UnknownCodec, decode, encode_as};
+#[cfg(all(fuzzing, target_arch = "x86_64"))]
+pub use cpu::run_portable;
 pub use filled::{same_filled, same_filled_half};
 pub use huffman::streams_of;
 pub use policy::{Policy, Temperature, UnknownPolicy, encode, smallest};

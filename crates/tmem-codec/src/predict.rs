@@ -3,7 +3,7 @@
 //! A wrong answer costs density, never correctness. The constants were chosen on the `tune` half of the page files.
 
 use crate::planes::Transform;
-#[cfg(any(test, not(target_arch = "x86_64")))]
+#[cfg(any(test, fuzzing, not(target_arch = "x86_64")))]
 use crate::raw::load64;
 
 /// Places in the block where words are looked at, spread evenly.
@@ -27,9 +27,9 @@ pub struct Sample {
     delta: u32,
 }
 
-#[cfg(any(test, not(target_arch = "x86_64")))]
+#[cfg(any(test, fuzzing, not(target_arch = "x86_64")))]
 const ONES: u64 = 0x0101_0101_0101_0101;
-#[cfg(any(test, not(target_arch = "x86_64")))]
+#[cfg(any(test, fuzzing, not(target_arch = "x86_64")))]
 const LOW_BITS: u64 = 0x7f7f_7f7f_7f7f_7f7f;
 
 /// Where a group starts, in words; `spread` words before the last place it can.
@@ -40,7 +40,7 @@ fn group_start(spread: usize, group: u32) -> usize {
 
 /// The counts of a sample as sums in each of 8 bytes (there are 64 words, so none overflows), in the order of
 /// [`Sample::from_counts`]. The caller has `spread + GROUP_SPAN` words in `src`.
-#[cfg(any(test, not(target_arch = "x86_64")))]
+#[cfg(any(test, fuzzing, not(target_arch = "x86_64")))]
 fn counts_portable(src: &[u8], spread: usize) -> [u64; 4] {
     let (mut text, mut planes, mut deltas, mut same) = (0, 0, 0, 0);
     for group in 0..GROUPS {
@@ -69,6 +69,10 @@ use counts_portable as counts;
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn counts(src: &[u8], spread: usize) -> [u64; 4] {
+    #[cfg(fuzzing)]
+    if crate::cpu::is_portable() {
+        return counts_portable(src, spread);
+    }
     // SAFETY: SSE2 is part of x86_64.
     unsafe { counts_sse2(src, spread) }
 }
@@ -119,14 +123,14 @@ fn counts_sse2(src: &[u8], spread: usize) -> [u64; 4] {
 }
 
 /// A 1 in each byte that is not zero.
-#[cfg(any(test, not(target_arch = "x86_64")))]
+#[cfg(any(test, fuzzing, not(target_arch = "x86_64")))]
 #[inline(always)]
 fn nonzero_bytes(word: u64) -> u64 {
     ((((word & LOW_BITS) + LOW_BITS) | word) & !LOW_BITS) >> 7
 }
 
 /// A 1 in each byte that is in `0x20..0x80`.
-#[cfg(any(test, not(target_arch = "x86_64")))]
+#[cfg(any(test, fuzzing, not(target_arch = "x86_64")))]
 #[inline(always)]
 fn printable_bytes(word: u64) -> u64 {
     let at_least_space = (word | !LOW_BITS) - 0x2020_2020_2020_2020;
@@ -139,7 +143,7 @@ fn sum_bytes(lanes: u64) -> u32 {
     lanes.to_le_bytes().into_iter().map(u32::from).sum()
 }
 
-#[cfg(any(test, not(target_arch = "x86_64")))]
+#[cfg(any(test, fuzzing, not(target_arch = "x86_64")))]
 #[inline(always)]
 fn fold(difference: u64) -> u64 {
     difference << 1 ^ (difference >> 63).wrapping_neg()

@@ -37,6 +37,9 @@ mod sse2 {
     /// As many words as make whole steps, from the start. Returns where the portable code goes on.
     pub(crate) fn turn<const DELTA: bool>(src: &[u8], dst: &mut [u8]) -> Position {
         assert!(src.len() <= dst.len());
+        if crate::cpu::is_portable() {
+            return Position::default();
+        }
         // SAFETY: SSE2 is part of x86_64, and `dst` is as long.
         unsafe { turn_steps::<DELTA>(src, dst) }
     }
@@ -44,6 +47,9 @@ mod sse2 {
     /// As many words as make whole steps, from the start. Returns where the portable code goes on.
     pub(crate) fn turn_back<const DELTA: bool>(src: &[u8], dst: &mut [u8]) -> Position {
         assert!(src.len() <= dst.len());
+        if crate::cpu::is_portable() {
+            return Position::default();
+        }
         // SAFETY: SSE2 is part of x86_64, and `dst` is as long.
         unsafe { turn_steps_back::<DELTA>(src, dst) }
     }

@@ -198,6 +198,11 @@ struct Found {
 unsafe fn equal_bytes(src: &[u8], at: usize, distance: usize) -> u32 {
     use core::arch::x86_64::{__m128i, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8};
     debug_assert!(distance <= at && at + 16 <= src.len());
+    #[cfg(fuzzing)]
+    if crate::cpu::is_portable() {
+        // SAFETY: the contract is the same.
+        return unsafe { equal_bytes_portable(src, at, distance) };
+    }
     // SAFETY: at + 16 <= src.len() by the contract.
     let here = unsafe { src.as_ptr().add(at) };
     // SAFETY: distance <= at by the contract.
@@ -216,7 +221,7 @@ unsafe fn equal_bytes(src: &[u8], at: usize, distance: usize) -> u32 {
 ///
 /// # Safety
 /// `distance <= at` and `at + 16 <= src.len()`.
-#[cfg(any(test, not(target_arch = "x86_64")))]
+#[cfg(any(test, fuzzing, not(target_arch = "x86_64")))]
 unsafe fn equal_bytes_portable(src: &[u8], at: usize, distance: usize) -> u32 {
     let mut mask = 0;
     for half in [0, 8] {
