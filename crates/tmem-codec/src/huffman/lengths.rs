@@ -1,4 +1,4 @@
-//! The classes of bytes, and the lengths of all codes. Made by `examples/train.rs`.
+//! The classes of bytes, and the lengths of all codes. Made by `examples/train`.
 
 use super::tables::{Classes, Packed};
 

@@ -1,35 +1,20 @@
-//! Makes the static Huffman codes of the crate from files of raw pages.
-//!
-//! ```text
-//! cargo run --release -p tmem-codec --example train -- FILE... > crates/tmem-codec/src/huffman/lengths.rs
-//! ```
-//! Per stream: first the 256 bytes are put into classes, so that what follows a byte of one class is alike. Then sets of
-//! codes, one code a class, are made as clusters are (Lloyd): every block goes to the set in which it is shortest, then each
-//! set is made anew from its blocks, until little moves. Every file weighs the same, and what was never seen is taken to
-//! have been seen rarely, since other programs will have it. The same files give the same codes.
+//! Sets of codes, made as clusters are: see the head of the example.
 #![allow(clippy::cast_precision_loss, reason = "counts as weights")]
 
-use tmem_codec::{GRANULE, Policy, Temperature, Workspace, encode, same_filled, streams_of};
-
 const LONGEST: usize = 10;
-const CLASSES: usize = 4;
-const EXTENT: usize = 256 << 10;
-const SAMPLE: usize = 8 << 20;
-/// What each stream is called, and how many sets of codes it gets.
-const STREAMS: [(&str, &str, usize); 3] =
-    [("LITERALS", "literals", 8), ("AUX", "distances and counts", 4), ("TOKENS", "tokens", 8)];
+pub(crate) const CLASSES: usize = 4;
 /// How often any symbol is taken to have been seen, as a share of all.
 const UNSEEN: f64 = 1.0 / 20_000.0;
 
 type Row = [f64; 256];
 type Code = [u8; 256];
-type Set = [Code; CLASSES];
-type Classes = [usize; 256];
+pub(crate) type Set = [Code; CLASSES];
+pub(crate) type Classes = [usize; 256];
 
 /// A stream of one block, and what each of its bytes weighs.
-struct Stream {
-    bytes: Vec<u8>,
-    weight: f64,
+pub(crate) struct Stream {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) weight: f64,
 }
 
 impl Stream {
@@ -50,46 +35,8 @@ impl Stream {
     }
 }
 
-fn main() -> std::io::Result<()> {
-    let mut workspace = Box::new(Workspace::new());
-    let mut streams: [Vec<Stream>; 3] = [const { Vec::new() }; 3];
-    for file in std::env::args_os().skip(1) {
-        let blocks = sampled(&mut workspace, &std::fs::read(file)?);
-        let weight = 1e6 / blocks.iter().flatten().map(Vec::len).sum::<usize>() as f64;
-        for block in blocks {
-            for (all, bytes) in streams.iter_mut().zip(block) {
-                all.push(Stream { bytes, weight });
-            }
-        }
-    }
-    println!("//! The classes of bytes, and the lengths of all codes. Made by `examples/train.rs`.\n");
-    println!("use super::tables::{{Classes, Packed}};");
-    for ((name, what, number), blocks) in STREAMS.into_iter().zip(&streams) {
-        let classes = classes(blocks);
-        print(name, what, &classes, &sets(blocks, &classes, number));
-    }
-    Ok(())
-}
-
-/// The streams of the blocks of a file, sampled in extents spread over it.
-fn sampled(workspace: &mut Workspace, bytes: &[u8]) -> Vec<[Vec<u8>; 3]> {
-    let extents = bytes.len().div_ceil(EXTENT);
-    let wanted = extents.min(SAMPLE / EXTENT);
-    let mut dst = vec![0; GRANULE];
-    let mut streams = Vec::new();
-    for index in 0..wanted {
-        let start = index * extents / wanted * EXTENT;
-        let extent = &bytes[start..bytes.len().min(start + EXTENT)];
-        for page in extent.chunks_exact(GRANULE).filter(|page| same_filled(page).is_none()) {
-            let Some(done) = encode(workspace, Policy::Balanced, Temperature::Hot, page, &mut dst) else { continue };
-            streams.extend(streams_of(workspace, done.codec, page, &mut dst).map(|all| all.map(<[u8]>::to_vec)));
-        }
-    }
-    streams
-}
-
 /// Classes of bytes, by what follows them.
-fn classes(blocks: &[Stream]) -> Classes {
+pub(crate) fn classes(blocks: &[Stream]) -> Classes {
     let mut follows = vec![[0.0; 256]; 256];
     for block in blocks {
         block.pairs().for_each(|(before, byte)| follows[before][byte] += block.weight);
@@ -109,7 +56,7 @@ fn classes(blocks: &[Stream]) -> Classes {
 }
 
 /// `number` sets of codes for the blocks.
-fn sets(blocks: &[Stream], classes: &Classes, number: usize) -> Vec<Set> {
+pub(crate) fn sets(blocks: &[Stream], classes: &Classes, number: usize) -> Vec<Set> {
     let mut all = [[0.0; 256]; CLASSES];
     blocks.iter().for_each(|block| block.count(classes, &mut all));
     let total: f64 = all.iter().flatten().sum();
@@ -148,7 +95,7 @@ fn lloyd(blocks: &[Stream], classes: &Classes, sets: &mut [Set], rounds: usize) 
     total
 }
 
-fn least(costs: impl Iterator<Item = f64>) -> (usize, f64) {
+pub(crate) fn least(costs: impl Iterator<Item = f64>) -> (usize, f64) {
     costs.enumerate().min_by(|a, b| a.1.total_cmp(&b.1)).expect("there is one")
 }
 
@@ -184,33 +131,4 @@ fn code(counts: &Row) -> Code {
         lengths[usize::from(*byte)] += 1;
     }
     lengths
-}
-
-/// Words of numbers that have `bits` bits each, the first in the lowest.
-fn packed(numbers: impl Iterator<Item = u64>, bits: u32) -> Vec<String> {
-    let numbers: Vec<u64> = numbers.collect();
-    let word = |part: &[u64]| part.iter().rev().fold(0, |word, number| word << bits | number);
-    numbers.chunks(64 / bits as usize).map(|part| format!("{:#018x}", word(part))).collect()
-}
-
-fn print(name: &str, what: &str, classes: &Classes, sets: &[Set]) {
-    let words = packed(classes.iter().map(|class| *class as u64), 2);
-    println!(
-        "\n/// What class each of the {what} is of.\n#[rustfmt::skip]\npub(super) const {name}_CLASSES: Classes = ["
-    );
-    words.chunks(6).for_each(|line| println!("    {},", line.join(", ")));
-    println!("];\n\n/// The codes of {what}, by class.\n#[rustfmt::skip]");
-    println!("pub(super) const {name}: [[Packed; {CLASSES}]; {}] = [", sets.len());
-    for set in sets {
-        println!("    [");
-        for code in set {
-            let words = packed(code.iter().map(|len| u64::from(*len)), 4);
-            words.chunks(6).enumerate().for_each(|(at, line)| {
-                let (open, close) = (if at == 0 { "[" } else { " " }, if at == 2 { "]," } else { "," });
-                println!("     {open}{}{close}", line.join(", "));
-            });
-        }
-        println!("    ],");
-    }
-    println!("];");
 }
