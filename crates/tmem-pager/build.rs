@@ -16,7 +16,12 @@ fn main() {
     let agent = out.join("libtmem_agent.rlib");
     compile(&crates.join("tmem-codec/src/lib.rs"), "tmem_codec", &codec, &["--crate-type=rlib"]);
     let uses_codec = format!("--extern=tmem_codec={}", codec.display());
-    compile(&crates.join("tmem-agent/src/lib.rs"), "tmem_agent", &agent, &["--crate-type=rlib", &uses_codec]);
+    let mut flags = vec!["--crate-type=rlib", uses_codec.as_str()];
+    // Both sides of what is shared have to be of one shape.
+    if env::var_os("CARGO_FEATURE_FAULT_INJECTION").is_some() {
+        flags.push("--cfg=feature=\"fault-injection\"");
+    }
+    compile(&crates.join("tmem-agent/src/lib.rs"), "tmem_agent", &agent, &flags);
     let uses_agent = format!("--extern=tmem_agent={}", agent.display());
     let search = format!("-Ldependency={}", out.display());
     // Symbols are bound at load: the agent must not come into the loader's hands later. libc's copies and fills are

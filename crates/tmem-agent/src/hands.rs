@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicI32, Ordering};
 
 use tmem_codec::{GRANULE, Policy, Temperature, Workspace};
 
+use crate::injection::{self, Call};
 use crate::protocol::{
     ASKED, BATCH, BLOCK_HEADER_BYTES, BUSY, CANCELLED, Comm, Command, ENCODE, FILLED, FREE, GATE_FREE, GATE_HELD,
     GATE_WAITED, GO, GONE, HUGE_BYTES, MAGIC, MOVE_OUT, MOVE_PAGES, MOVE_RANGE, MOVED, OCCUPIED, PAGE_BYTES, Packet,
@@ -201,7 +202,7 @@ impl Hands {
             }
             ENCODE => self.encode(command, count, args, own),
             FREE => self.free(command, args[0], args[1]),
-            TOUCH => touch(command, count),
+            TOUCH => self.touch(command, count),
             _ => {}
         }
     }
@@ -279,16 +280,19 @@ impl Hands {
 
     /// Moves pages. Returns the bytes moved, and the error that ended it.
     fn move_bytes(&self, [to, from, len, mode]: [u64; 4]) -> (u64, isize) {
-        let mut arg = Move { to, from, len, mode, moved: 0 };
-        // SAFETY: the request reads and writes its struct, and moves pages of the program to staging, or from the
-        // landing area to where the program has none. No reference to either exists.
-        let result = unsafe { sys::ioctl(self.faults, UFFDIO_MOVE, &raw mut arg) };
-        let moved = u64::try_from(arg.moved).unwrap_or(0);
+        let (result, told) = injection::moving(self.comm, len, |len| {
+            let mut arg = Move { to, from, len, mode, moved: 0 };
+            // SAFETY: the request reads and writes its struct, and moves pages of the program to staging, or from the
+            // landing area to where the program has none. No reference to either exists.
+            let result = unsafe { sys::ioctl(self.faults, UFFDIO_MOVE, &raw mut arg) };
+            (result, arg.moved)
+        });
+        let moved = u64::try_from(told).unwrap_or(0);
         match result {
             0 => (len, 0),
             // Some went: what stopped it is told by the next try.
             _ if moved > 0 => (moved, 0),
-            sys::EAGAIN if arg.moved < 0 => (0, arg.moved as isize),
+            sys::EAGAIN if told < 0 => (0, told as isize),
             error => (0, error),
         }
     }
@@ -371,8 +375,10 @@ impl Hands {
         }
         let Some(fd) = self.await_region(region) else { return false };
         let flags = sys::MAP_SHARED | sys::MAP_FIXED;
-        // SAFETY: the window is ours, and nothing refers into it between commands.
-        let shown = unsafe { sys::mmap(self.layout.window, HUGE_BYTES, sys::PROT_RW, flags, fd, segment) };
+        let shown = injection::refused(self.comm, Call::Mmap, || {
+            // SAFETY: the window is ours, and nothing refers into it between commands.
+            unsafe { sys::mmap(self.layout.window, HUGE_BYTES, sys::PROT_RW, flags, fd, segment) }
+        });
         own.shown = (shown >= 0).then_some((region, segment));
         sys::madvise(self.layout.window, HUGE_BYTES, sys::MADV_DONTFORK);
         shown >= 0
@@ -394,14 +400,39 @@ impl Hands {
         (fd >= 0).then_some(fd)
     }
 
+    /// Has each page written to by the kernel, as it is: what was shared with a child that has gone becomes the program's
+    /// own again.
+    fn touch(&self, command: &Command, count: usize) {
+        let page = |at: usize| command.pages[at].load(Ordering::Relaxed); // Relaxed: `submitted` published them
+        let mut at = 0;
+        while at < count {
+            let start = at;
+            while at < count && page(at) == page(start) + (at - start) as u64 * PAGE_BYTES {
+                at += 1;
+            }
+            // A page that has gone meanwhile comes back as the monitor says: it never makes the agent wait.
+            let populate = |from: usize, to: usize| {
+                let bytes = (to - from) as u64 * PAGE_BYTES;
+                let advise = |bytes| sys::madvise(page(from), bytes, sys::MADV_POPULATE_WRITE);
+                injection::populating(self.comm, bytes, advise)
+            };
+            if populate(start, at) != 0 {
+                // One of them may not be written to, and the kernel went no further.
+                (start..at).for_each(|alone| _ = populate(alone, alone + 1));
+            }
+        }
+    }
+
     // --- giving back
 
     /// Gives the memory of a staging slot back. It is mapped anew, so that not even a page table is left: a huge page
     /// can be moved only to where there is none.
     fn free(&self, command: &Command, start: u64, len: u64) {
         let mut range = [start, len];
-        // SAFETY: reads its struct.
-        let unregistered = unsafe { sys::ioctl(self.faults, UFFDIO_UNREGISTER, range.as_mut_ptr()) };
+        let unregistered = injection::refused(self.comm, Call::Unregister, || {
+            // SAFETY: reads its struct.
+            unsafe { sys::ioctl(self.faults, UFFDIO_UNREGISTER, range.as_mut_ptr()) }
+        });
         let flags = sys::MAP_MEMORY | sys::MAP_FIXED;
         // SAFETY: a part of staging that holds nothing but garbage, as the monitor says.
         let mapped = unsafe { sys::mmap(start, len, sys::PROT_RW, flags, -1, 0) };
@@ -427,27 +458,6 @@ impl Drop for Gate<'_> {
         // Release: pairs with the monitor's acquire: it sees what was moved.
         if gate.swap(GATE_FREE, Ordering::Release) == GATE_WAITED {
             sys::futex_wake(gate);
-        }
-    }
-}
-
-/// Has each page written to by the kernel, as it is: what was shared with a child that has gone becomes the program's
-/// own again.
-fn touch(command: &Command, count: usize) {
-    let page = |at: usize| command.pages[at].load(Ordering::Relaxed); // Relaxed: `submitted` published them
-    let mut at = 0;
-    while at < count {
-        let start = at;
-        while at < count && page(at) == page(start) + (at - start) as u64 * PAGE_BYTES {
-            at += 1;
-        }
-        // A page that has gone meanwhile comes back as the monitor says: it never makes the agent wait.
-        let populate = |from: usize, to: usize| {
-            sys::madvise(page(from), (to - from) as u64 * PAGE_BYTES, sys::MADV_POPULATE_WRITE)
-        };
-        if populate(start, at) != 0 {
-            // One of them may not be written to, and the kernel went no further.
-            (start..at).for_each(|alone| _ = populate(alone, alone + 1));
         }
     }
 }

@@ -13,6 +13,7 @@ use core::sync::atomic::Ordering;
 use tmem_codec::{Codec, GRANULE};
 
 use crate::hands::{Hands, LANDING_NAME, Own};
+use crate::injection::{self, Call};
 use crate::protocol::{
     ASKED, BATCH, Command, DECODE, DECODED, DONE, HUGE_BYTES, MOVED, PAGE_BYTES, REGION_BYTES, RENEW, Source, TAKEN,
     UNDECODED,
@@ -129,8 +130,10 @@ impl Hands {
         }
         let fd = self.await_region(region)?;
         // Without access at first: after `mlockall(MCL_FUTURE)` the kernel would bring all of it in.
-        // SAFETY: a new mapping, wherever the kernel likes.
-        let mapped = unsafe { sys::mmap(0, REGION_BYTES, sys::PROT_NONE, sys::MAP_SHARED, fd, 0) };
+        let mapped = injection::refused(self.comm, Call::Mmap, || {
+            // SAFETY: a new mapping, wherever the kernel likes.
+            unsafe { sys::mmap(0, REGION_BYTES, sys::PROT_NONE, sys::MAP_SHARED, fd, 0) }
+        });
         let start = u64::try_from(mapped).ok()?;
         sys::munlock(start, REGION_BYTES);
         sys::madvise(start, REGION_BYTES, sys::MADV_DONTDUMP);

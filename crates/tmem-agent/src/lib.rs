@@ -16,6 +16,10 @@
 
 mod boot;
 mod hands;
+#[cfg(not(feature = "fault-injection"))]
+mod injection;
+#[cfg(feature = "fault-injection")]
+pub mod injection;
 mod landing;
 pub mod protocol;
 mod sys;

@@ -327,6 +327,9 @@ pub struct Comm {
     pub asked: AtomicU32,
     /// The second channel's command.
     pub second: Command,
+    /// Errors that are made up.
+    #[cfg(feature = "fault-injection")]
+    pub injection: crate::injection::Injection,
 }
 
 // SAFETY: it consists of atomics, which are valid whatever their bytes are, and is aligned to a page.

@@ -11,6 +11,10 @@ pub(crate) const ENOENT: isize = -2;
 pub(crate) const EINVAL: isize = -22;
 pub(crate) const EEXIST: isize = -17;
 pub(crate) const EINTR: isize = -4;
+#[cfg(feature = "fault-injection")]
+pub(crate) const ENOMEM: isize = -12;
+#[cfg(feature = "fault-injection")]
+pub(crate) const EFAULT: isize = -14;
 
 pub(crate) const PROT_NONE: usize = 0;
 pub(crate) const PROT_READ: usize = 1;

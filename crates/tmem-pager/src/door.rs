@@ -144,6 +144,8 @@ fn welcome(core: &Arc<Core>, socket: &OwnedFd, pid: u32, hello: &Packet) -> Then
         return Then::Leave;
     };
     comm.magic.store(MAGIC, Ordering::Relaxed); // Relaxed: the socket publishes it
+    #[cfg(feature = "fault-injection")]
+    crate::injection::tell(&comm.injection, core.counters.processes.get());
     let faults = match (&born, &core.device) {
         (Some(space), _) => Some((1, space.faults.as_fd())),
         (None, Some(device)) => Some((2, device.as_fd())),

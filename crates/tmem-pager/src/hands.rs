@@ -280,6 +280,21 @@ impl Hands {
     }
 }
 
+#[cfg(feature = "fault-injection")]
+impl Hands {
+    /// What goes wrong with the agent's calls.
+    pub(crate) fn injection(&self) -> &tmem_agent::injection::Injection {
+        &self.comm.injection
+    }
+}
+
+#[cfg(feature = "fault-injection")]
+impl Drop for Hands {
+    fn drop(&mut self) {
+        crate::injection::keep(&self.comm.injection);
+    }
+}
+
 /// The gate is closed.
 #[derive(Debug)]
 pub(crate) struct Gate<'a> {

@@ -28,6 +28,8 @@ mod evictor;
 mod full;
 mod hands;
 mod image;
+#[cfg(feature = "fault-injection")]
+mod injection;
 mod intervals;
 mod monitor;
 mod options;

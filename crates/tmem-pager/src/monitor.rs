@@ -37,6 +37,8 @@ impl Monitor {
     /// # Errors
     /// [`MonitorError`].
     pub fn start(options: &Options, listener: OwnedFd) -> Result<Self, MonitorError> {
+        #[cfg(feature = "fault-injection")]
+        crate::injection::start();
         let budget = usize::try_from(options.limit_bytes.max(STORE_BYTES)).unwrap_or(usize::MAX);
         // The store's cleaner starts with it.
         let store = std::thread::scope(|scope| {
@@ -109,6 +111,8 @@ impl Monitor {
                 cancelled: counters.cancelled.get(),
                 by_kernel: counters.refused_other.get(),
             },
+            #[cfg(feature = "fault-injection")]
+            injected: crate::injection::counts(&self.core),
             ..Report::default()
         }
     }

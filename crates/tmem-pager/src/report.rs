@@ -61,6 +61,9 @@ pub struct Report {
     pub left_alone_bytes: LeftAlone,
     /// Pages that were to be moved out and stayed, by why.
     pub evictions_refused: Refused,
+    /// Errors that were made up, and some that were not, by name: how often.
+    #[cfg(feature = "fault-injection")]
+    pub injected: std::collections::BTreeMap<String, u64>,
     /// Seconds from the start of the program to its end. The command fills it in.
     pub wall_s: f64,
     /// What the program's end was: its exit status, or 128 and the signal it died of. The command fills it in.

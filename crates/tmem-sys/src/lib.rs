@@ -17,6 +17,10 @@
 
 pub mod futex;
 mod inherited;
+#[cfg(not(feature = "fault-injection"))]
+mod injection;
+#[cfg(feature = "fault-injection")]
+pub mod injection;
 mod maps;
 mod memfd;
 mod pagemap;

@@ -3,6 +3,7 @@
 //! `/proc/PID/maps`, line by line, and `PROCMAP_QUERY` (Linux 6.11) for one address. A list is not a snapshot:
 //! mappings that change while it is read may be seen in either state, or twice.
 
+use crate::injection::{self, Call};
 use core::ops::Range;
 use rustix::io::Errno;
 use rustix::ioctl::{self, Opcode, Updater, opcode};
@@ -246,6 +247,7 @@ fn kind(name: &[u8]) -> MappingKind {
 
 /// Asks for one address. `NOENT`: nothing is mapped there. `NOTTY`: the kernel cannot be asked.
 fn query(file: &File, address: u64) -> Result<Mapping, Errno> {
+    injection::refused(Call::Query)?;
     let mut name = [0u8; NAME_BYTES];
     let mut raw = RawQuery {
         size: size_of::<RawQuery>() as u64,

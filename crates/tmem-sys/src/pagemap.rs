@@ -4,6 +4,7 @@
 //! process had when it was opened: after exec or exit a scan finds nothing.
 
 use crate::PAGE_BYTES;
+use crate::injection::{self, Call};
 use core::ops::Range;
 use rustix::io::Errno;
 use rustix::ioctl::{self, Ioctl, IoctlOutput, Opcode, opcode};
@@ -100,7 +101,8 @@ impl Pagemap {
         const EXCLUSIVE: u64 = 1 << 56;
         for run in pages.chunk_by(|a, b| a + PAGE_BYTES as u64 == *b) {
             let mut entries = vec![0; run.len() * 8];
-            let read = self.0.read_at(&mut entries, run[0] / PAGE_BYTES as u64 * 8).unwrap_or(0);
+            let asked = injection::shorter(Call::Entries, run.len()) * 8;
+            let read = self.0.read_at(&mut entries[..asked], run[0] / PAGE_BYTES as u64 * 8).unwrap_or(0);
             for (page, entry) in run.iter().zip(entries[..read].as_chunks::<8>().0) {
                 each(*page, u64::from_le_bytes(*entry) & EXCLUSIVE != 0);
             }
@@ -109,10 +111,13 @@ impl Pagemap {
 
     /// One call: how many runs were found, and where the walk ended.
     fn scan(&self, range: Range<u64>, max_pages: u64, runs: &mut [RawRun; RUNS]) -> Result<(usize, u64), Errno> {
+        injection::refused(Call::Scan)?;
+        let pages = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX) / PAGE_BYTES;
+        let unseen = (pages - injection::shorter(Call::Scan, pages)) * PAGE_BYTES;
         let mut scan = Scan(RawScan {
             size: size_of::<RawScan>() as u64,
             start: range.start,
-            end: range.end,
+            end: range.end - unseen as u64,
             runs: runs.as_mut_ptr().expose_provenance() as u64,
             runs_len: RUNS as u64,
             max_pages,

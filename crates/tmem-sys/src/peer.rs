@@ -4,6 +4,7 @@
 //! gone.
 
 use crate::PAGE_BYTES;
+use crate::injection::{self, Call};
 use core::ops::Range;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -43,6 +44,7 @@ impl Pidfd {
     /// # Errors
     /// `PERM`: no `CAP_SYS_NICE`, or no right to trace it. `NOMEM`: not all of the range is mapped; the rest was taken.
     pub fn page_out(&self, range: &Range<u64>) -> Result<(), Errno> {
+        injection::refused(Call::PageOut)?;
         let bytes = usize::try_from(range.end - range.start).map_err(|_| Errno::INVAL)?;
         let piece = piece(range.start, bytes);
         let fd = self.0.as_raw_fd();
@@ -105,6 +107,9 @@ pub fn read_memory(pid: u32, address: u64, into: &mut [u8]) -> Result<usize, Err
 /// # Errors
 /// `FAULT`: not even the first page is writable.
 pub fn write_memory(pid: u32, address: u64, from: &[u8]) -> Result<usize, Errno> {
+    injection::refused(Call::Write)?;
+    let pages = from.len() / PAGE_BYTES;
+    let from = &from[..from.len() - (pages - injection::shorter(Call::Write, pages)) * PAGE_BYTES];
     let own = libc::iovec { iov_base: from.as_ptr().cast_mut().cast(), iov_len: from.len() };
     let to = piece(address, from.len());
     let pid = raw_pid(pid)?;

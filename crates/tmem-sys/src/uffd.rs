@@ -20,6 +20,7 @@
 //! page is filled with bytes of the caller's choice, so memory that is registered must be memory that nobody believes to
 //! hold something (zeros, say) before its faults are answered through this descriptor.
 
+use crate::injection::{self, Call};
 use core::ops::{BitOr, Range};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -255,6 +256,7 @@ impl Userfaultfd {
     /// `BUSY`: a part is registered with another descriptor. `INVAL`: a part is not mapped, or cannot be registered.
     /// `NOMEM`: the address space is gone, or has as many mappings as it may (`vm.max_map_count`).
     pub fn register(&self, range: Range<u64>) -> Result<(), Errno> {
+        injection::refused(Call::Register)?;
         let mut raw = RawRegister { range: range.into(), mode: REGISTER_MISSING, ioctls: 0 };
         // SAFETY: RawRegister is the kernel's struct uffdio_register, for this opcode.
         let call = unsafe { Updater::<IOC_REGISTER, _>::new(&mut raw) };
@@ -278,11 +280,10 @@ impl Userfaultfd {
     /// # Errors
     /// [`Partial`]; the module's head says what each errno asks for.
     pub fn copy(&self, to: u64, pages: &[u8], wake: Wake) -> Result<(), Partial> {
-        fill(pages.len(), |done_bytes| {
-            let rest = &pages[done_bytes..];
-            let from = rest.as_ptr().expose_provenance() as u64;
-            let to = to + done_bytes as u64;
-            let mut raw = RawCopy { to, from, bytes: rest.len() as u64, mode: wake.mode(), done: 0 };
+        fill(Call::Copy, pages.len(), |part| {
+            let from = pages[part.clone()].as_ptr().expose_provenance() as u64;
+            let to = to + part.start as u64;
+            let mut raw = RawCopy { to, from, bytes: part.len() as u64, mode: wake.mode(), done: 0 };
             // SAFETY: RawCopy is the kernel's struct uffdio_copy, for this opcode.
             let call = unsafe { Updater::<IOC_COPY, _>::new(&mut raw) };
             // SAFETY: `from` is readable for `bytes`; only missing pages of registered memory are written, about which
@@ -298,9 +299,9 @@ impl Userfaultfd {
     /// As [`Userfaultfd::copy`].
     pub fn zero(&self, range: Range<u64>, wake: Wake) -> Result<(), Partial> {
         let total = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
-        fill(total, |done_bytes| {
-            let rest = range.start + done_bytes as u64..range.end;
-            let mut raw = RawZero { range: rest.into(), mode: wake.mode(), done: 0 };
+        fill(Call::Zero, total, |part| {
+            let part = range.start + part.start as u64..range.start + part.end as u64;
+            let mut raw = RawZero { range: part.into(), mode: wake.mode(), done: 0 };
             // SAFETY: RawZero is the kernel's struct uffdio_zeropage, for this opcode.
             let call = unsafe { Updater::<IOC_ZERO, _>::new(&mut raw) };
             // SAFETY: only missing pages of registered memory are filled, and with what they held before: zeros.
@@ -313,6 +314,10 @@ impl Userfaultfd {
     /// be filled or moved until then.
     #[must_use]
     pub fn is_changing(&self) -> bool {
+        injection::refused(Call::Changing).is_err() || self.changes()
+    }
+
+    fn changes(&self) -> bool {
         // The kernel says so before it looks at what is asked for, and that is nothing.
         let mut raw = RawZero { range: (0..0).into(), mode: 0, done: 0 };
         // SAFETY: RawZero is the kernel's struct uffdio_zeropage, for this opcode.
@@ -345,14 +350,16 @@ impl Userfaultfd {
             let start = words.as_mut_ptr().cast::<u8>();
             // SAFETY: the words are initialised, any bytes are valid words, and nothing else uses them meanwhile.
             let bytes = unsafe { core::slice::from_raw_parts_mut(start, MESSAGES * MESSAGE_BYTES) };
-            let read = match rustix::io::read(self, bytes) {
+            let read = match self.read_messages(bytes) {
                 Ok(0) | Err(Errno::AGAIN) => return Ok(()),
                 Ok(read) => read,
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(errno),
             };
             let (messages, _) = words[..read / 8].as_chunks::<4>();
+            let before = into.len();
             let known = messages.iter().filter_map(event).map(|event| into.push(event)).count();
+            injection::repeat(Call::Message, into, before);
             if known < messages.len() {
                 return Err(Errno::PROTO);
             }
@@ -361,13 +368,25 @@ impl Userfaultfd {
             }
         }
     }
+
+    fn read_messages(&self, into: &mut [u8]) -> Result<usize, Errno> {
+        injection::refused(Call::Read)?;
+        injection::refused_if(Call::ReadOfFork, || self.changes())?;
+        let messages = injection::shorter(Call::Read, into.len() / MESSAGE_BYTES);
+        rustix::io::read(self, &mut into[..messages * MESSAGE_BYTES])
+    }
 }
 
-/// Calls `step` with the bytes done until all are; it returns the outcome and how many bytes the kernel says it did.
-fn fill(total: usize, mut step: impl FnMut(usize) -> (Result<(), Errno>, i64)) -> Result<(), Partial> {
+/// Calls `step` with the part that is left until all is done; it returns the outcome and how many bytes the kernel says
+/// it did.
+fn fill(
+    call: Call,
+    total: usize,
+    mut step: impl FnMut(Range<usize>) -> (Result<(), Errno>, i64),
+) -> Result<(), Partial> {
     let mut done_bytes = 0;
     loop {
-        match step(done_bytes) {
+        match injection::filling(call, total - done_bytes, |bytes| step(done_bytes..done_bytes + bytes)) {
             (Ok(()), _) => return Ok(()),
             (Err(Errno::AGAIN), done) if done > 0 => {
                 done_bytes += usize::try_from(done).unwrap_or(0);
