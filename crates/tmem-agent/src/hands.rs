@@ -428,24 +428,48 @@ impl Hands {
     /// Gives the memory of a staging slot back. It is mapped anew, so that not even a page table is left: a huge page
     /// can be moved only to where there is none.
     fn free(&self, command: &Command, start: u64, len: u64) {
-        let mut range = [start, len];
-        let unregistered = injection::refused(self.comm, Call::Unregister, || {
-            // SAFETY: reads its struct.
-            unsafe { sys::ioctl(self.faults, UFFDIO_UNREGISTER, range.as_mut_ptr()) }
-        });
+        let freed = match injection::refused(self.comm, Call::Unregister, || self.unregister(start, len)) {
+            0 => self.map_anew(start, len),
+            _ => self.discard(start, len),
+        };
+        if !freed {
+            boot::fail_closed();
+        }
+        command.results[0].store(MOVED, Ordering::Relaxed); // Relaxed: `completed` publishes it
+    }
+
+    fn map_anew(&self, start: u64, len: u64) -> bool {
         let flags = sys::MAP_MEMORY | sys::MAP_FIXED;
         // SAFETY: a part of staging that holds nothing but garbage, as the monitor says.
         let mapped = unsafe { sys::mmap(start, len, sys::PROT_RW, flags, -1, 0) };
         let kept = sys::madvise(start, len, sys::MADV_DONTFORK);
         sys::name_memory(start, len, STAGING_NAME);
+        let registered = self.register(start, len);
+        mapped >= 0 && kept >= 0 && registered >= 0
+    }
+
+    /// Where the program has as many mappings as it may, so that none can be split: takes the memory of a part of staging
+    /// alone. A page table is left, so the next huge page comes in pieces. Staging as a whole can be unregistered for so
+    /// long. (To discard what is registered has to be read of by a server, and there may be none any more.)
+    fn discard(&self, start: u64, len: u64) -> bool {
+        let Layout { staging, staging_bytes, .. } = self.layout;
+        let unregistered = self.unregister(staging, staging_bytes);
+        let discarded = sys::madvise(start, len, sys::MADV_DONTNEED);
+        let registered = self.register(staging, staging_bytes);
+        unregistered >= 0 && discarded >= 0 && registered >= 0
+    }
+
+    fn register(&self, start: u64, len: u64) -> isize {
         const MISSING: u64 = 1;
         let mut register = [start, len, MISSING, 0];
         // SAFETY: reads and writes its struct.
-        let registered = unsafe { sys::ioctl(self.faults, UFFDIO_REGISTER, register.as_mut_ptr()) };
-        if unregistered < 0 || mapped < 0 || kept < 0 || registered < 0 {
-            boot::fail_closed();
-        }
-        command.results[0].store(MOVED, Ordering::Relaxed); // Relaxed: `completed` publishes it
+        unsafe { sys::ioctl(self.faults, UFFDIO_REGISTER, register.as_mut_ptr()) }
+    }
+
+    fn unregister(&self, start: u64, len: u64) -> isize {
+        let mut range = [start, len];
+        // SAFETY: reads its struct.
+        unsafe { sys::ioctl(self.faults, UFFDIO_UNREGISTER, range.as_mut_ptr()) }
     }
 }
 

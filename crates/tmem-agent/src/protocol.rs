@@ -150,7 +150,8 @@ pub const MOVE_RANGE: u32 = 2;
 /// `args[1]`, at most `args[2]` bytes, all of them within one segment. `results[i]` is [`encoded`]; for [`FILLED`]
 /// `extra[i]` is the 4-byte pattern. Stops before the page that does not fit; `progress` says how many were encoded.
 pub const ENCODE: u32 = 3;
-/// Gives the memory of the staging slot at `args[0]` (of `args[1]` bytes) back: unregister, DONTNEED, register.
+/// Gives the memory of the staging slot at `args[0]` (of `args[1]` bytes) back: unregister, map anew, register;
+/// or DONTNEED, where no mapping can be split.
 pub const FREE: u32 = 4;
 
 /// Has the kernel write to each page `pages[i]` of the program, leaving it as it is: what was shared with a child
