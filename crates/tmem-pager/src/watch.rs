@@ -71,6 +71,8 @@ struct Seen {
     /// Its anonymous memory and its share of it, when last worked out; and whether it ever was.
     share: (u64, u64),
     worked_out: bool,
+    /// It could not be armed, and people were told.
+    refused: bool,
 }
 
 struct Watch {
@@ -259,14 +261,16 @@ impl Watch {
     fn arm(&mut self, space: &Arc<Space>) -> bool {
         let (Some(hands), Some(program)) = (space.hands.get(), space.program.get()) else { return true };
         if lock(&space.seats).is_empty() {
-            server::start(&self.core, space);
+            // Before anybody serves it, so that it is tried again if it fails; the tripwire last: of nothing before it a
+            // fork tells.
             let tripwire = hands.places.tripwire..hands.places.tripwire + PAGE_BYTES;
             let registered =
-                space.faults.register(tripwire).and_then(|()| space.faults.register(hands.places.staging.clone()));
+                space.faults.register(hands.places.staging.clone()).and_then(|()| space.faults.register(tripwire));
             if registered.is_err() {
-                self.core.note(format!("process {} cannot be paged: its memory cannot be registered", program.pid));
-                return true;
+                self.tell_refused(space, program.pid);
+                return false;
             }
+            server::start(&self.core, space);
         }
         let excluded = self.stacks(space, hands.pid, program.pid);
         let mut state = lock(&space.state);
@@ -301,6 +305,14 @@ impl Watch {
             }
         }
         stayed
+    }
+
+    /// Tells people, once, that an address space cannot be armed so far.
+    fn tell_refused(&mut self, space: &Space, program: u32) {
+        let seen = self.seen.get_mut(&space.id);
+        if seen.is_some_and(|seen| !core::mem::replace(&mut seen.refused, true)) {
+            self.core.note(format!("process {program} cannot be paged yet: its memory cannot be registered"));
+        }
     }
 
     /// Reads the mappings, and tells what of them the kernel or a thread needs at any time.
@@ -350,6 +362,7 @@ impl Seen {
             lead: None,
             share: (inherited, 0),
             worked_out: false,
+            refused: false,
         }
     }
 
