@@ -32,7 +32,16 @@ const DISCARDING: Duration = Duration::from_secs(1);
 /// How soon it is looked again for an event that is on its way.
 const SOON: Duration = Duration::from_micros(50);
 /// A thread that has changed the address space and does not tell it by then never will.
-const LATE: Duration = Duration::from_secs(30);
+pub(crate) const LATE: Duration = Duration::from_secs(30);
+
+/// How far reading came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// All that was there.
+    All,
+    /// As far as a fork, for whose child there is no descriptor now. It stays told, and nothing is filled until it is read.
+    UntilFork,
+}
 
 /// What applying events has left to be done outside the locks.
 #[derive(Debug, Default)]
@@ -59,9 +68,10 @@ pub(crate) struct Means<'a> {
 }
 
 /// What is there to be read; an error says why nobody can.
-pub(crate) fn read_events(faults: &Userfaultfd, into: &mut Vec<Event>) -> Result<(), &'static str> {
+pub(crate) fn read_events(faults: &Userfaultfd, into: &mut Vec<Event>) -> Result<Read, &'static str> {
     match faults.read_events(into) {
-        Ok(()) | Err(Errno::AGAIN | Errno::INTR) => Ok(()),
+        Ok(()) | Err(Errno::AGAIN | Errno::INTR) => Ok(Read::All),
+        Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => Ok(Read::UntilFork),
         Err(_) => Err("its page faults cannot be read"),
     }
 }
@@ -73,14 +83,17 @@ pub(crate) fn await_events(faults: &Userfaultfd) -> Result<Vec<Event>, &'static 
     loop {
         // Asked first: what was told before the answer was no is there to be read.
         let is_changing = faults.is_changing();
-        read_events(faults, &mut read)?;
-        if !read.is_empty() || !is_changing {
+        let done = read_events(faults, &mut read)?;
+        if !read.is_empty() || !is_changing && done == Read::All {
             return Ok(read);
         }
         if Instant::now() > end {
             return Err("a change of its address space came to no end");
         }
-        poll_until(&mut [PollFd::new(faults, PollFlags::IN)], Some(SOON));
+        match done {
+            Read::All => _ = poll_until(&mut [PollFd::new(faults, PollFlags::IN)], Some(SOON)),
+            Read::UntilFork => std::thread::sleep(SOON), // it could be read, if there was a descriptor
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use tmem_agent::protocol::PAGE_BYTES;
 use tmem_sys::{CpuOf, Event, Userfaultfd, Wake};
 
 use crate::core::Core;
-use crate::events::{Means, await_events, read_events};
+use crate::events::{LATE, Means, Read, await_events, read_events};
 use crate::hands::Hands;
 use crate::intervals::Intervals;
 use crate::lock;
@@ -43,6 +43,8 @@ const ASKED: u32 = 32;
 const AGAIN: Duration = Duration::from_micros(50);
 /// How soon a fault that waits for room is tried again, should nobody tell.
 const NO_ROOM: Duration = Duration::from_millis(5);
+/// How soon a fork is read again for which there was no descriptor.
+const NO_DESCRIPTOR: Duration = Duration::from_millis(1);
 
 /// How a fault ended, or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +69,8 @@ struct Server {
     /// When the kernel was about to wake whoever waited: the program may then run in this thread's place at once.
     woken: Cell<Option<Instant>>,
     parked: Vec<Fault>,
+    /// A fork could not be read when it was last tried.
+    short: bool,
     /// How often it was woken for nothing, as [`VAIN`] counts.
     vain: u32,
     /// It has just answered: whoever runs on this CPU has often faulted again by then, and it is read at once.
@@ -93,6 +97,7 @@ pub(crate) fn start(core: &Arc<Core>, space: &Arc<Space>) {
             zeros: vec![0; WINDOW * PAGE],
             woken: Cell::new(None),
             parked: Vec::new(),
+            short: false,
             vain: 0,
             goes_on: false,
             unasked: 0,
@@ -107,6 +112,13 @@ pub(crate) fn start(core: &Arc<Core>, space: &Arc<Space>) {
 pub(crate) fn poll_until(fds: &mut [PollFd<'_>], time: Option<Duration>) -> bool {
     let time = time.map(|time| Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) });
     poll(fds, time.as_ref()).is_ok_and(|ready| ready > 0)
+}
+
+/// Whether a fork that could not be read, `since` then, can be waited for: others may let go of descriptors.
+fn wait_for_descriptor(read: Read, since: &mut Option<Instant>) -> Result<(), &'static str> {
+    *since = (read == Read::UntilFork).then(|| since.unwrap_or_else(Instant::now));
+    let late = since.is_some_and(|since| since.elapsed() > LATE);
+    if late { Err("there is no descriptor for its child") } else { Ok(()) }
 }
 
 /// What a program keeps from its children.
@@ -158,6 +170,9 @@ impl Server {
 
     /// Waits for something to do.
     fn wait(&mut self) {
+        if self.short {
+            std::thread::sleep(NO_DESCRIPTOR); // it can be read all the time, but not by us
+        }
         if self.vain >= VAIN && self.parked.is_empty() && self.space.may_rest() {
             self.rest();
         }
@@ -214,7 +229,7 @@ impl Server {
 
     /// Reads what is there and applies it, under the gate; faults are left to be answered.
     fn take_events(&mut self, events: &mut Vec<Event>) -> Result<Vec<Fault>, &'static str> {
-        let Ok(_taking) = self.space.taking.try_lock() else {
+        let Ok(mut taking) = self.space.taking.try_lock() else {
             self.vain = self.vain.saturating_add(u32::from(!self.goes_on));
             std::thread::yield_now();
             return Ok(Vec::new()); // somebody else reads all that is there
@@ -223,6 +238,8 @@ impl Server {
         let gate = hands.map(Hands::gate);
         let mut state = lock(&self.space.state);
         let read = read_events(&self.space.faults, events);
+        self.short = read == Ok(Read::UntilFork);
+        let read = read.and_then(|read| wait_for_descriptor(read, &mut taking));
         if events.is_empty() {
             self.vain = self.vain.saturating_add(u32::from(!self.goes_on));
             return read.map(|()| Vec::new());

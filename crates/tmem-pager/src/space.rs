@@ -78,7 +78,8 @@ pub(crate) struct Space {
     /// Its servers. None: nothing in it was ever registered.
     pub(crate) seats: Mutex<Vec<Arc<Seat>>>,
     /// Held while what the userfaultfd tells is read and applied: outermost of all locks, and only ever tried.
-    pub(crate) taking: Mutex<()>,
+    /// Since when there is no descriptor for a fork that is told.
+    pub(crate) taking: Mutex<Option<Instant>>,
     /// Servers that wait for faults: one at first. The others rest.
     pub(crate) awake: AtomicUsize,
     /// The first of the address spaces that come from each other by forks: itself, if it was not forked.
