@@ -69,6 +69,9 @@ fn static_steps(steps: &mut Steps) {
     steps.step("format", || run(cargo().args(["fmt", "--all", "--check"])));
     let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
     steps.step("clippy", || run(cargo().args(clippy)));
+    let seam = ["clippy", "--quiet", "--package", "tmem-cli", "--package", "tmem-sys", "--all-targets"];
+    let with_seam = ["--features", "tmem-cli/fault-injection,tmem-sys/fault-injection", "--", "-D", "warnings"];
+    steps.step("clippy, with made-up errors", || run(cargo().args(seam).args(with_seam)));
     steps.step("tidy", || tidy::check(&root()).map(|()| Verdict::Passed));
     steps.step("documentation", || {
         run(cargo().args(["doc", "--quiet", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
@@ -81,6 +84,12 @@ fn test_steps(steps: &mut Steps) {
     // One at a time: they measure memory, stop and kill trees of processes, and each has threads enough of its own.
     let command = ["test", "--package", "tmem-cli", "--no-fail-fast", "--", "--test-threads=1"];
     steps.step("tests of the command", || run(cargo().args(command)));
+    // The kernel is made to say no, often: apart, since nothing of that is in the command that is tested above.
+    let sys = ["test", "--package", "tmem-sys", "--features", "fault-injection"];
+    steps.step("the seam for errors", || run(cargo().args(sys)));
+    let seam = ["test", "--package", "tmem-cli", "--features", "fault-injection", "--test", "run"];
+    let which = ["injected", "--", "--test-threads=1"];
+    steps.step("tests with made-up errors", || run(cargo().args(seam).args(which)));
     steps.step("codec without features", || {
         run(cargo().args(["test", "--package", "tmem-codec", "--no-default-features"]))
     });

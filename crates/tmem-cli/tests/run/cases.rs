@@ -38,7 +38,7 @@ fn case(name: &str, limit: &str, arguments: &[&str]) {
 }
 
 /// The last line that the case prints without tmem.
-fn native(name: &str, arguments: &[&str]) -> String {
+pub(crate) fn native(name: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(subject());
     let output = command.arg(name).args(arguments).arg("--native").stdin(Stdio::null()).output().unwrap();
     String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default().to_owned()

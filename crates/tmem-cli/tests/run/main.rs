@@ -10,6 +10,8 @@ mod deaths;
 mod full;
 mod harness;
 mod huge;
+#[cfg(feature = "fault-injection")]
+mod injected;
 mod limits;
 mod lives;
 mod programs;

@@ -20,6 +20,13 @@ impl Report {
         found.unwrap_or_else(|| panic!("no number {path} in {}", self.0))
     }
 
+    /// How often which errors of the kernel were made up, or heard.
+    #[cfg(feature = "fault-injection")]
+    pub(crate) fn injected(&self) -> impl Iterator<Item = (&str, u64)> {
+        let counts = self.0["injected"].as_object().into_iter().flatten();
+        counts.map(|(name, count)| (name.as_str(), count.as_u64().unwrap_or(0)))
+    }
+
     /// A whole number.
     #[track_caller]
     pub(crate) fn count(&self, path: &str) -> u64 {
