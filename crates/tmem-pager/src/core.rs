@@ -278,8 +278,10 @@ impl Core {
     /// Something is wrong with what we know of an address space: its program is stopped before it can see a wrong
     /// byte.
     pub(crate) fn fail_closed(&self, space: &Space, why: &str) {
-        let pid = space.program.get().map_or(0, |program| program.pid);
-        self.note(format!("process {pid} was killed, because tmem could not vouch for its memory: {why}"));
+        if !space.is_gone() {
+            let pid = space.program.get().map_or(0, |program| program.pid);
+            self.note(format!("process {pid} was killed, because tmem could not vouch for its memory: {why}"));
+        }
         space.kill_program();
         space.end();
     }

@@ -136,7 +136,7 @@ impl Server {
             self.rest();
         }
         let mut events = Vec::new();
-        while !self.space.is_gone() && !self.core.is_stopping() {
+        while !self.space.is_retired() && !self.core.is_stopping() {
             if !self.goes_on || !self.parked.is_empty() {
                 self.seat.set_busy(false);
                 self.wait();
@@ -144,12 +144,15 @@ impl Server {
             }
             let faults = match self.take_events(&mut events) {
                 Ok(faults) => faults,
-                Err(why) => return self.core.fail_closed(&self.space, why),
+                Err(why) => {
+                    self.core.fail_closed(&self.space, why);
+                    return self.space.hands.get().into_iter().for_each(Hands::kill); // nobody hears it any more
+                }
             };
             self.goes_on = !faults.is_empty();
             self.parked.extend(faults);
             for fault in core::mem::take(&mut self.parked) {
-                    self.seat.get_on();
+                self.seat.get_on();
                 self.woken.set(None);
                 match self.answer(fault) {
                     Answer::Given => {
@@ -161,8 +164,11 @@ impl Server {
                         self.parked.push(fault);
                         self.core.hunger();
                     }
-                    Answer::Gone => return self.space.end(),
-                    Answer::Wrong(why) => return self.core.fail_closed(&self.space, why),
+                    Answer::Gone => self.space.end(),
+                    Answer::Wrong(why) => {
+                        self.core.fail_closed(&self.space, why);
+                        self.agent_in(fault).inspect(|agent| agent.kill()); // it would wait for ever
+                    }
                 }
             }
         }
@@ -192,7 +198,7 @@ impl Server {
     /// Rests until somebody calls.
     fn rest(&mut self) {
         self.seat.set_rests();
-        while self.seat.rests() && !self.space.is_gone() && !self.core.is_stopping() {
+        while self.seat.rests() && !self.space.is_retired() && !self.core.is_stopping() {
             poll_until(&mut [PollFd::new(&self.seat.kick, PollFlags::IN)], None);
             self.hear_kick();
         }
@@ -364,13 +370,7 @@ impl Server {
 
     /// Has the kernel copy a page that was fetched into place, and those after it, if faults come in order. Whoever
     /// waits for them, up to the one that is returned, is to be woken then. `dropped` gets the slots that lost a name.
-    fn give(
-        &mut self,
-        state: &mut State,
-        fault: Fault,
-        slot: Slot,
-        dropped: &mut Vec<Slot>,
-    ) -> Result<Page, Answer> {
+    fn give(&mut self, state: &mut State, fault: Fault, slot: Slot, dropped: &mut Vec<Slot>) -> Result<Page, Answer> {
         if state.pages.slot(fault.page) != Some(slot) {
             return Ok(fault.page); // somebody else was faster, or it has left
         }

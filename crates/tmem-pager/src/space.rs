@@ -84,8 +84,10 @@ pub(crate) struct Space {
     pub(crate) awake: AtomicUsize,
     /// The first of the address spaces that come from each other by forks: itself, if it was not forked.
     pub(crate) family: SpaceId,
-    /// It is over: its servers end.
+    /// Its program has gone, or is about to.
     gone: AtomicBool,
+    /// Nobody uses it any more: its servers end.
+    retired: AtomicBool,
     /// Pages that are resident, as of the last look; evictions and restores change it in between.
     pub(crate) resident_pages: AtomicU32,
     /// Pages may be refused because another process has them too: it, or its parent, was forked.
@@ -170,6 +172,7 @@ impl Space {
             awake: AtomicUsize::new(1),
             family: family.unwrap_or(id),
             gone: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
             resident_pages: AtomicU32::new(0),
             forked: AtomicBool::new(false),
             awaited: AtomicBool::new(false),
@@ -178,14 +181,25 @@ impl Space {
         }
     }
 
-    /// Whether it is over.
+    /// Whether its program has gone.
     pub(crate) fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Acquire) // pairs with `end`
     }
 
-    /// It is over: its servers are to end.
+    /// Its program has gone. The evictor retires it when what its relatives still name is stored; until then its agent
+    /// may fault, and so may the evictor, which reads its memory.
     pub(crate) fn end(&self) {
         self.gone.store(true, Ordering::Release); // pairs with `is_gone`; publishes nothing else
+    }
+
+    /// Whether its servers are to end.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire) // pairs with `retire`
+    }
+
+    /// Nobody uses it any more: its servers are to end.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Release); // pairs with `is_retired`; publishes nothing else
         self.kick();
     }
 

@@ -568,6 +568,7 @@ impl Evictor {
             } else {
                 self.let_go(space);
             }
+            space.retire();
             self.core.remove(space.id);
         }
     }
