@@ -101,8 +101,10 @@ impl Core {
         write(&self.spaces).insert(space.id, Arc::clone(space));
     }
 
+    /// Nobody uses it any more.
     pub(crate) fn remove(&self, id: SpaceId) {
-        write(&self.spaces).remove(&id);
+        let removed = write(&self.spaces).remove(&id);
+        removed.inspect(|space| space.retire());
     }
 
     pub(crate) fn space(&self, id: SpaceId) -> Option<Arc<Space>> {

@@ -568,7 +568,6 @@ impl Evictor {
             } else {
                 self.let_go(space);
             }
-            space.retire();
             self.core.remove(space.id);
         }
     }
