@@ -177,7 +177,18 @@ fn second_look(
     let Some(transform) = sample.array_below(first_len * 1_000_000 / (src.len() * doubt)) else { return first };
     let codec = turned(transform, Codec::PlanesLz4, Codec::DeltaLz4);
     let effort = Effort { search, level: 0 };
-    let room = dst.len().min(first_len - 1);
+    smaller(workspace, first, (codec, effort), src, dst)
+}
+
+/// A second try, which overwrites what the first made of the block: the smaller stays.
+fn smaller(
+    workspace: &mut Workspace,
+    first: Option<Encoded>,
+    (codec, effort): (Codec, Effort),
+    src: &[u8],
+    dst: &mut [u8],
+) -> Option<Encoded> {
+    let room = dst.len().min(first.map_or(src.len(), |first| first.len) - 1);
     encode_with(workspace, codec, effort, src, &mut dst[..room])
         .or_else(|| first.and_then(|first| encode_with(workspace, first.codec, effort, src, dst)))
 }
@@ -192,9 +203,7 @@ fn encode_coded(workspace: &mut Workspace, sample: Sample, src: &[u8], dst: &mut
     let first = encode_with(workspace, Codec::WordHuff, effort, src, dst);
     let first_len = first.map_or(src.len(), |first| first.len);
     let Some(transform) = sample.array_below(first_len * CODED_ARRAY_PERMILLE / src.len()) else { return first };
-    let room = dst.len().min(first_len - 1);
-    encode_with(workspace, coded(transform), effort, src, &mut dst[..room])
-        .or_else(|| first.and_then(|first| encode_with(workspace, first.codec, effort, src, dst)))
+    smaller(workspace, first, (coded(transform), effort), src, dst)
 }
 
 /// Literals that a transform may leave for its planes to be tried, in thousandths of what came out without. Codes make
@@ -220,9 +229,7 @@ fn encode_entropy(
     let Some(first) = encode_with(workspace, codec, effort, src, dst) else {
         return encode_with(workspace, Codec::Zstd, effort, src, dst);
     };
-    // The second try overwrites the first.
-    encode_with(workspace, Codec::Zstd, effort, src, &mut dst[..first.len - 1])
-        .or_else(|| encode_with(workspace, codec, effort, src, dst))
+    smaller(workspace, Some(first), (Codec::Zstd, effort), src, dst)
 }
 
 /// Literals that a transform may leave, in thousandths of the block, for zstd to be tried on it.
