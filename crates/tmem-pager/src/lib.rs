@@ -33,6 +33,7 @@ mod injection;
 mod intervals;
 mod monitor;
 mod options;
+mod pace;
 mod page_table;
 mod placement;
 mod report;

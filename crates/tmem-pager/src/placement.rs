@@ -51,7 +51,7 @@ pub(crate) struct Seat {
     pub(crate) is_first: bool,
     /// Its server rests, and nobody has called it.
     rests: AtomicBool,
-    /// It has faults that wait for room.
+    /// It has faults that wait.
     hungry: AtomicBool,
     /// It does something, and how often it got on with it.
     busy: AtomicBool,
@@ -76,15 +76,15 @@ impl Seat {
         }
     }
 
-    /// Tells its server that there is room, should it wait for that.
+    /// Tells its server that there is room, or whatever else it may wait for, should it have faults that wait.
     pub(crate) fn feed(&self) {
         if self.hungry.load(Ordering::Relaxed) {
             let _ = rustix::io::write(&self.kick, &1_u64.to_le_bytes());
         }
     }
 
-    /// Its server, which is about to look whether there is room, waits for it. It looks again after a while, should
-    /// the two of us miss each other.
+    /// Its server has faults that wait, or has none any more. The two of us may miss each other while it says so: it looks
+    /// again soon. Afterwards it looks under the lock of what it waits for, and whoever feeds it has held that since.
     pub(crate) fn set_hungry(&self, hungry: bool) {
         self.hungry.store(hungry, Ordering::Relaxed); // as above
     }

@@ -5,7 +5,8 @@
 //! has not been read, or its cause is not over, it refuses to fill anything (`EAGAIN`), so no fault is answered out
 //! of date.
 //!
-//! A fault that cannot be answered now is *parked*: the kernel said `EAGAIN`, or there is no room under the limit.
+//! A fault that cannot be answered now is *parked*: the kernel said `EAGAIN`, or there is no room under the limit. It is
+//! tried again when something happens that it may wait for ([`Space::feed`]), and besides at its own [`Pace`].
 //! The server never waits for room itself, since the evictor may need it to read events.
 
 use core::cell::Cell;
@@ -26,6 +27,7 @@ use crate::events::{LATE, Means, Read, await_events, read_events};
 use crate::hands::Hands;
 use crate::intervals::Intervals;
 use crate::lock;
+use crate::pace::Pace;
 use crate::placement::{self, Seat};
 use crate::slots::{Freed, Place, Slot};
 use crate::space::{Fault, Space, State};
@@ -39,8 +41,6 @@ const VAIN: u32 = 16;
 const WORTH: u32 = 4;
 /// Of so many faults, one is asked where it happened.
 const ASKED: u32 = 32;
-/// How soon a fault is tried again that the kernel could not let us answer.
-const AGAIN: Duration = Duration::from_micros(50);
 /// How soon a fault that waits for room is tried again, should nobody tell.
 const NO_ROOM: Duration = Duration::from_millis(5);
 /// How soon a fork is read again for which there was no descriptor.
@@ -69,6 +69,11 @@ struct Server {
     /// When the kernel was about to wake whoever waited: the program may then run in this thread's place at once.
     woken: Cell<Option<Instant>>,
     parked: Vec<Fault>,
+    /// One of them waits for something else than room. Of some of that nobody tells: that a thread which changes the address
+    /// space is done with it, say.
+    waits_untold: bool,
+    /// How soon they are tried again, if nothing happens before.
+    pace: Pace,
     /// A fork could not be read when it was last tried.
     short: bool,
     /// How often it was woken for nothing, as [`VAIN`] counts.
@@ -97,6 +102,8 @@ pub(crate) fn start(core: &Arc<Core>, space: &Arc<Space>) {
             zeros: vec![0; WINDOW * PAGE],
             woken: Cell::new(None),
             parked: Vec::new(),
+            waits_untold: false,
+            pace: Pace::default(),
             short: false,
             vain: 0,
             goes_on: false,
@@ -151,6 +158,7 @@ impl Server {
             };
             self.goes_on = !faults.is_empty();
             self.parked.extend(faults);
+            self.waits_untold = false;
             for fault in core::mem::take(&mut self.parked) {
                 self.seat.get_on();
                 self.woken.set(None);
@@ -159,7 +167,10 @@ impl Server {
                         self.count(fault);
                         self.follow(fault.thread);
                     }
-                    Answer::Again => self.parked.push(fault),
+                    Answer::Again => {
+                        self.parked.push(fault);
+                        self.waits_untold = true;
+                    }
                     Answer::Full => {
                         self.parked.push(fault);
                         self.core.hunger();
@@ -185,11 +196,13 @@ impl Server {
         self.seat.set_hungry(!self.parked.is_empty());
         let time = match self.parked.is_empty() {
             true => None,
-            false if self.core.must_wait() => Some(NO_ROOM),
-            false => Some(AGAIN),
+            false if self.core.must_wait() && !self.waits_untold => Some(NO_ROOM),
+            false => Some(self.pace.step()),
         };
         let mut fds = [PollFd::new(&self.space.faults, PollFlags::IN), PollFd::new(&self.seat.kick, PollFlags::IN)];
-        poll_until(&mut fds, time);
+        if poll_until(&mut fds, time) {
+            self.pace.reset();
+        }
         if fds[1].revents().contains(PollFlags::IN) {
             self.hear_kick();
         }
@@ -252,6 +265,7 @@ impl Server {
         }
         self.vain = self.vain.saturating_sub(WORTH);
         self.seat.get_on();
+        let changes = events.iter().any(|event| !matches!(event, Event::Fault { .. }));
         let means = Means {
             hands,
             share: &|slot| lock(&self.core.slots).share(slot),
@@ -266,6 +280,9 @@ impl Server {
         }
         drop(state);
         drop(gate);
+        if changes {
+            self.space.feed(); // until these were read, the kernel let nobody answer
+        }
         for (child, state) in effects.children {
             self.adopt(child, state);
         }

@@ -215,7 +215,7 @@ impl Space {
         lock(&self.seats).iter().filter(|seat| seat.cpu == Some(cpu)).for_each(|seat| seat.call());
     }
 
-    /// Wakes those of its servers that wait for room.
+    /// Wakes those of its servers that have faults which wait: for room, or for what has just happened.
     pub(crate) fn feed(&self) {
         lock(&self.seats).iter().for_each(|seat| seat.feed());
     }

@@ -312,6 +312,7 @@ fn finish(core: &Core, space: &Space, (hands, result): (&Hands, u32), fault: Fau
     drop(state);
     core.flush(dead, Freed::Stored);
     core.add_room((HUGE_BYTES - (landed * PAGE) as u64).cast_signed());
+    space.feed(); // other faults may wait for this one's chunk, or for the agent
     core.counters.huge_restored.add(u64::from(huge));
     core.counters.cancelled.add(u64::from(result == CANCELLED));
     // Whoever waited for a page that landed was awakened by the move.

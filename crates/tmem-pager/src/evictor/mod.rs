@@ -3,8 +3,7 @@
 //! One thread for all address spaces. Its turns: choose the address space that has given least for its size; then,
 //! there, give back staging memory that is garbage, or encode what has waited long enough, or move more out. The hand
 //! goes round the registered memory of an address space; what came back since it last passed is passed once more
-//! (second chance), and what is touched while it waits in staging goes straight back (the sample of what is hot:
-//! nothing else here knows).
+//! (second chance), and what is touched while it waits in staging goes straight back (the only sample of what is hot).
 //!
 //! # In line
 //! An agent has two commands at a time, so that it goes from one to the next at once: while it encodes, the next pages
@@ -475,6 +474,7 @@ impl Evictor {
                 self.give_up(&space);
             }
             self.line = None;
+            space.feed();
         }
     }
 
