@@ -23,7 +23,7 @@ use crate::wire::{self, Received};
 use crate::{lock, server};
 
 /// What a program's userfaultfd is to tell and to be able to do.
-fn features() -> Features {
+pub(crate) fn features() -> Features {
     let events = Features::EVENT_FORK | Features::EVENT_REMAP | Features::EVENT_REMOVE | Features::EVENT_UNMAP;
     events | Features::THREAD_ID | Features::MOVE
 }

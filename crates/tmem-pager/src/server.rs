@@ -537,3 +537,6 @@ impl Server {
         counters.stalled_ns.add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
 }
+
+#[cfg(test)]
+mod tests;

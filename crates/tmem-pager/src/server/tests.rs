@@ -1,0 +1,72 @@
+//! Servers of this process's own memory.
+
+use super::*;
+use crate::options::{OnFull, Options};
+use crate::space::SpaceId;
+use std::sync::mpsc::{Receiver, channel};
+use tmem::{ClientOptions, Policy, PoolOptions, Store, StoreOptions};
+use tmem_sys::{Pages, Reservation};
+
+/// Whoever waits for a page has it by now.
+const PATIENCE: Duration = Duration::from_secs(20);
+const LIMIT: u64 = 64 << 20;
+
+/// An address space that is this process's own, with memory that is registered.
+struct Served {
+    core: Arc<Core>,
+    space: Arc<Space>,
+    /// Never unmapped: that would wait for a server to read of it, and when a test fails there may be none.
+    memory: &'static Reservation,
+}
+
+impl Served {
+    /// None where userfaultfds are not to be had, which is said.
+    fn start() -> Option<Self> {
+        let faults = Userfaultfd::new().and_then(|faults| faults.enable(crate::door::features()).map(|_| faults));
+        let faults = faults.inspect_err(|errno| eprintln!("skipped: no userfaultfd ({errno})")).ok()?;
+        let store = Store::new(StoreOptions::with_budget(16 << 20)).unwrap();
+        let client = store.client(ClientOptions::named("test"));
+        let pool = client.create_pool(PoolOptions::persistent()).unwrap();
+        let options = Options { limit_bytes: LIMIT, policy: Policy::Fast, on_full: OnFull::Stop };
+        let core = Arc::new(Core::new(&options, (store, client, pool), None));
+        let memory: &Reservation = Box::leak(Box::new(Reservation::new(2 << 20).unwrap()));
+        memory.commit_private(0..memory.len(), Pages::Small).unwrap();
+        let start = memory.base().expose_provenance().get() as u64;
+        faults.register(start..start + memory.len() as u64).unwrap();
+        let space = Arc::new(Space::new(SpaceId(1), faults, State::new(0), None));
+        core.add(&space);
+        super::start(&core, &space);
+        Some(Self { core, space, memory })
+    }
+
+    /// Reads a page of it in another thread, which waits until it is there.
+    fn read(&self, page: usize) -> Receiver<u8> {
+        let address = self.memory.base().expose_provenance().get() as u64 + (page * PAGE) as u64;
+        let (done, told) = channel();
+        std::thread::spawn(move || {
+            let mut byte = [1];
+            let read = tmem_sys::read_memory(std::process::id(), address, &mut byte);
+            let _ = done.send(read.map_or(2, |_| byte[0]));
+        });
+        told
+    }
+}
+
+/// The agent, and the evictor, may touch memory of a program that has gone.
+#[test]
+fn servers_go_on_until_an_address_space_is_retired() {
+    let Some(served) = Served::start() else { return };
+    assert_eq!(served.read(0).recv_timeout(PATIENCE), Ok(0), "while the program lives");
+    served.space.end();
+    for page in 1..100 {
+        assert_eq!(served.read(page).recv_timeout(PATIENCE), Ok(0), "page {page} after it has gone");
+    }
+    served.core.remove(served.space.id);
+    assert!(served.space.is_retired());
+    // Each server has the address space, until it ends.
+    let end = Instant::now() + PATIENCE;
+    while Arc::strong_count(&served.space) > 1 {
+        assert!(Instant::now() < end, "servers do not end");
+        std::thread::yield_now();
+    }
+}
