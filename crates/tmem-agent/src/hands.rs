@@ -449,14 +449,11 @@ impl Hands {
     }
 
     /// Where the program has as many mappings as it may, so that none can be split: takes the memory of a part of staging
-    /// alone. A page table is left, so the next huge page comes in pieces. Staging as a whole can be unregistered for so
-    /// long. (To discard what is registered has to be read of by a server, and there may be none any more.)
+    /// alone. A page table is left, so the next huge page comes in pieces. The part stays registered, so a server has to
+    /// read of it, and there is one as long as there is an agent. (To have all of staging unregistered for so long would
+    /// save that, but what is missing in other parts, where the program has discarded it, would be read as zeros meanwhile.)
     fn discard(&self, start: u64, len: u64) -> bool {
-        let Layout { staging, staging_bytes, .. } = self.layout;
-        let unregistered = self.unregister(staging, staging_bytes);
-        let discarded = sys::madvise(start, len, sys::MADV_DONTNEED);
-        let registered = self.register(staging, staging_bytes);
-        unregistered >= 0 && discarded >= 0 && registered >= 0
+        sys::madvise(start, len, sys::MADV_DONTNEED) >= 0
     }
 
     fn register(&self, start: u64, len: u64) -> isize {

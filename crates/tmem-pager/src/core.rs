@@ -181,11 +181,11 @@ impl Core {
             // While this is held, what is staged stays where it is.
             let _reading = read(&owner.reading);
             let Place::Staged(_, at) = lock(&self.slots).place(slot) else { continue };
-            let Some(hands) = owner.hands.get() else { return Err("a staged page has no owner") };
-            return match tmem_sys::read_memory(hands.pid, hands.staged(at), into) {
-                Ok(done) if done == into.len() => Ok(()),
-                _ => Err("a staged page cannot be read"),
-            };
+            let owner = owner.hands.get().zip(owner.present.get());
+            let Some((hands, present)) = owner else { return Err("a staged page has no owner") };
+            // A page that is missing, since the program discards what is not its own, is not waited for: by a server of its
+            // own that would be for ever.
+            return present.read(hands.staged(at), into).map_err(|_| "a staged page cannot be read");
         }
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{SocketFlags, accept_with, sockopt};
 use tmem_agent::protocol::{CONTROL, Comm, GO, HELLO, HUGE_BYTES, MAGIC, PAGE_BYTES, Packet, READY, REFUSED, WELCOME};
-use tmem_sys::{Features, Pagemap, Pidfd, Shared, Userfaultfd};
+use tmem_sys::{Features, Pagemap, Pidfd, Present, Shared, Userfaultfd};
 
 use crate::core::Core;
 use crate::hands::{Hands, Places};
@@ -197,6 +197,8 @@ fn ready(
     };
     let pagemap = Pagemap::open(agent).map_err(|error| said("its page map cannot be read", &error))?;
     let _ = space.pagemap.set(pagemap);
+    let present = Present::open(agent).map_err(|error| said("its memory cannot be read", &error))?;
+    let _ = space.present.set(present);
     space.tripwire.store(tripwire, Ordering::Relaxed); // Relaxed: before anything is registered, or the same as before
     if is_born {
         inherit(core, &space, &places, (agent, stages))?;

@@ -162,27 +162,38 @@ impl Server {
             for fault in core::mem::take(&mut self.parked) {
                 self.seat.get_on();
                 self.woken.set(None);
-                match self.answer(fault) {
-                    Answer::Given => {
-                        self.count(fault);
-                        self.follow(fault.thread);
-                    }
-                    Answer::Again => {
-                        self.parked.push(fault);
-                        self.waits_untold = true;
-                    }
-                    Answer::Full => {
-                        self.parked.push(fault);
-                        self.core.hunger();
-                    }
-                    Answer::Gone => self.space.end(),
-                    Answer::Wrong(why) => {
-                        self.core.fail_closed(&self.space, why);
-                        self.agent_in(fault).inspect(|agent| agent.kill()); // it would wait for ever
-                    }
+                let answer = self.answer(fault);
+                self.conclude(fault, answer);
+            }
+        }
+    }
+
+    /// What is to be done now that a fault was answered, or was not.
+    fn conclude(&mut self, fault: Fault, answer: Answer) {
+        match answer {
+            Answer::Given => {
+                self.count(fault);
+                self.follow(fault.thread);
+            }
+            Answer::Again => self.park(fault),
+            Answer::Full => {
+                self.parked.push(fault);
+                self.core.hunger();
+            }
+            Answer::Gone => self.space.end(),
+            Answer::Wrong(why) => {
+                self.core.fail_closed(&self.space, why);
+                if !self.gives_up(fault) {
+                    self.park(fault);
                 }
             }
         }
+    }
+
+    /// A fault waits for something else than room.
+    fn park(&mut self, fault: Fault) {
+        self.parked.push(fault);
+        self.waits_untold = true;
     }
 
     /// Waits for something to do.
@@ -309,7 +320,7 @@ impl Server {
 
     fn answer(&mut self, fault: Fault) -> Answer {
         if self.is_lost(fault) {
-            return Answer::Wrong("a staged page was missing"); // asked without the lock, which a reader of ours may hold
+            return Answer::Wrong("a staged page was missing");
         }
         let space = Arc::clone(&self.space);
         let state = lock(&space.state);
@@ -323,12 +334,11 @@ impl Server {
         }
     }
 
-    /// Whether the agent or a thread of ours looks for a page in staging and finds none: what it reads would be taken for
-    /// the program's own bytes. Anybody else may look there (a debugger that writes a core), and finds zeros.
+    /// Whether the agent looks for a page in staging and finds none: what it reads would be taken for the program's own
+    /// bytes. Threads of ours do not wait for what is missing there ([`Core::fetch`]); anybody else may look (a debugger
+    /// that writes a core), and finds zeros.
     fn is_lost(&self, fault: Fault) -> bool {
-        let staged = |hands: &&Hands| hands.places.staging.contains(&fault.page.address());
-        let Some(hands) = self.space.hands.get().filter(staged) else { return false };
-        hands.pid == fault.thread || tmem_sys::is_own_thread(fault.thread)
+        self.agent_in(fault).is_some_and(|hands| hands.places.staging.contains(&fault.page.address()))
     }
 
     /// The agent, if it is the one that waits.
@@ -505,6 +515,23 @@ impl Server {
         // Relaxed: set before the first page was taken.
         let is_evictor = || self.core.evictor.load(Ordering::Relaxed).cast_unsigned() == fault.thread;
         self.core.must_wait() && self.agent_in(fault).is_none() && !is_evictor()
+    }
+
+    /// Whoever waits for a page that cannot be had would do so for ever: the agent is killed, and others, threads of ours or
+    /// who shares the program's memory, are told that it is broken. Returns false if that cannot be done yet.
+    fn gives_up(&self, fault: Fault) -> bool {
+        if let Some(agent) = self.agent_in(fault) {
+            agent.kill();
+            return true;
+        }
+        match self.space.faults.poison(fault.page.bytes(1)) {
+            Ok(()) => true,
+            Err(Errno::AGAIN | Errno::NOMEM) => false,
+            Err(_) => {
+                self.wake(fault.page, 1); // it is there, or its mapping has gone
+                true
+            }
+        }
     }
 
     fn wake(&self, page: Page, count: u64) -> Answer {

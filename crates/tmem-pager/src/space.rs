@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Instant;
 
 use tmem_agent::protocol::MOVED;
-use tmem_sys::{Pagemap, Pidfd, Userfaultfd};
+use tmem_sys::{Pagemap, Pidfd, Present, Userfaultfd};
 
 use crate::hands::{Hands, Ticket};
 use crate::intervals::Intervals;
@@ -70,6 +70,8 @@ pub(crate) struct Space {
     pub(crate) hands: OnceLock<Hands>,
     pub(crate) program: OnceLock<Program>,
     pub(crate) pagemap: OnceLock<Pagemap>,
+    /// Reads what is staged.
+    pub(crate) present: OnceLock<Present>,
     /// Address of the page that tells a fork child its number; 0: not known yet.
     pub(crate) tripwire: AtomicU64,
     pub(crate) state: Mutex<State>,
@@ -164,6 +166,7 @@ impl Space {
             hands: OnceLock::new(),
             program: OnceLock::new(),
             pagemap: OnceLock::new(),
+            present: OnceLock::new(),
             tripwire: AtomicU64::new(0),
             state: Mutex::new(state),
             reading: RwLock::new(()),

@@ -36,14 +36,14 @@ pub use inherited::without_inherited;
 pub use maps::{Mapping, MappingKind, MappingsOf, mappings, withheld_from_children};
 pub use memfd::Memfd;
 pub use pagemap::{PageRun, Pagemap};
-pub use peer::{Pidfd, READ_PAGES, read_memory, read_pages, same_memory, write_memory};
+pub use peer::{Pidfd, Present, READ_PAGES, read_memory, read_pages, same_memory, write_memory};
 pub use prefetch::prefetch;
 pub use process::{MemoryUse, Residency, ResidencyOf, Sizes, proportional_anonymous, resident_bytes};
 pub use reservation::{Pages, Reservation};
 pub use rustix::io::Errno;
 pub use rustix::process::Signal;
 pub use shared::{Shared, SharedMemory};
-pub use thread::{CpuOf, Turn, is_own_thread, is_runnable, own_cpus, robust_list_head, run_on, take_turns, threads};
+pub use thread::{CpuOf, Turn, is_runnable, own_cpus, robust_list_head, run_on, take_turns, threads};
 pub use uffd::{Event, Features, Partial, Userfaultfd, Wake};
 
 /// Bytes of a cache line.

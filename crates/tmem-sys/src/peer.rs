@@ -9,8 +9,10 @@ use core::ops::Range;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 /// Pages that one [`read_pages`] can take: the kernel's limit for the pieces of one call.
 pub const READ_PAGES: usize = 1024;
@@ -89,6 +91,30 @@ pub fn same_memory(a: u32, b: u32) -> Result<bool, Errno> {
     // SAFETY: the call takes five numbers, and no pointers.
     let order = unsafe { libc::syscall(libc::SYS_kcmp, a, b, KCMP_VM, none, none) };
     if order < 0 { Err(last_errno()) } else { Ok(order == 0) }
+}
+
+/// Memory of a process, as far as it is there: a page that would have to wait for a userfaultfd is an error instead.
+#[derive(Debug)]
+pub struct Present(File);
+
+impl Present {
+    /// Opens that of process `pid`: of the address space that it has now, whatever becomes of the process.
+    ///
+    /// # Errors
+    /// When there is no such process, or no right to trace it.
+    pub fn open(pid: u32) -> io::Result<Self> {
+        File::open(format!("/proc/{pid}/mem")).map(Self)
+    }
+
+    /// Copies memory at `address`, all of `into` or nothing that counts. The kernel looks such pages up in a way in which
+    /// it cannot wait for them (`access_remote_vm`).
+    ///
+    /// # Errors
+    /// `EIO`: a page is not mapped, or missing and registered with a userfaultfd. `UnexpectedEof`: the address space is
+    /// gone.
+    pub fn read(&self, address: u64, into: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(into, address)
+    }
 }
 
 /// Copies memory of a process at `address`, up to the first page that is not readable; returns the bytes copied. A

@@ -6,7 +6,6 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 /// Appends the threads of a process. One that starts or ends meanwhile may be missed, or be among them.
 ///
@@ -64,12 +63,6 @@ pub fn is_runnable(tid: u32) -> io::Result<bool> {
     const FIELD: usize = 0;
     let state = stat_field(&File::open(format!("/proc/{tid}/stat"))?, FIELD, |text| Some(text == "R"))?;
     Ok(state == Some(true))
-}
-
-/// Whether a thread is one of this process.
-#[must_use]
-pub fn is_own_thread(tid: u32) -> bool {
-    Path::new(&format!("/proc/self/task/{tid}")).exists()
 }
 
 /// A field of `/proc/TID/stat`: 0 is the one after the name, which may hold anything but is the last thing in

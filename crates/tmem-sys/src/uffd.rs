@@ -39,6 +39,7 @@ const IOC_UNREGISTER: Opcode = opcode::read::<RawRange>(GROUP, 0x01);
 const IOC_WAKE: Opcode = opcode::read::<RawRange>(GROUP, 0x02);
 const IOC_COPY: Opcode = opcode::read_write::<RawCopy>(GROUP, 0x03);
 const IOC_ZERO: Opcode = opcode::read_write::<RawZero>(GROUP, 0x04);
+const IOC_POISON: Opcode = opcode::read_write::<RawZero>(GROUP, 0x08);
 const IOC_API: Opcode = opcode::read_write::<RawApi>(GROUP, 0x3f);
 
 const REGISTER_MISSING: u64 = 1;
@@ -325,6 +326,19 @@ impl Userfaultfd {
         // SAFETY: an empty range is refused.
         let answer = unsafe { ioctl::ioctl(self, call) };
         answer == Err(Errno::AGAIN)
+    }
+
+    /// Makes missing pages of a range ones that cannot be had: whoever touches them, or waits for them, gets `SIGBUS`, or
+    /// `FAULT` from the kernel (Linux 6.6).
+    ///
+    /// # Errors
+    /// The errno of [`Partial`], as the module's head has it.
+    pub fn poison(&self, range: Range<u64>) -> Result<(), Errno> {
+        let mut raw = RawZero { range: range.into(), mode: Wake::Yes.mode(), done: 0 };
+        // SAFETY: RawZero is laid out as the kernel's struct uffdio_poison, for this opcode.
+        let call = unsafe { Updater::<IOC_POISON, _>::new(&mut raw) };
+        // SAFETY: only missing pages of registered memory are changed, from ones that nobody can read to such.
+        unsafe { ioctl::ioctl(self, call) }
     }
 
     /// Wakes those who sleep in a range; they try again, and may fault again.

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use support::{Area, PAGE, advise, alone, fork, load, own_thread, store, wait_for};
 use tmem_sys::{
     CpuOf, Errno, HUGE_PAGE_BYTES, Mapping, MappingKind, MappingsOf, Memfd, PAGE_BYTES, PageRun, Pagemap, Pages, Pidfd,
-    READ_PAGES, Reservation, ResidencyOf, Signal, Turn, is_own_thread, mappings, own_cpus, proportional_anonymous,
-    read_memory, read_pages, robust_list_head, run_on, same_memory, take_turns, threads,
+    READ_PAGES, Reservation, ResidencyOf, Signal, Turn, mappings, own_cpus, proportional_anonymous, read_memory,
+    read_pages, robust_list_head, run_on, same_memory, take_turns, threads,
 };
 
 fn own() -> u32 {
@@ -273,12 +273,6 @@ fn a_thread_runs_where_it_was_told() {
     run_on(0, &cpus).unwrap();
     assert_eq!(own_cpus().unwrap(), cpus);
     assert!(CpuOf::open(u32::MAX).is_err());
-}
-
-#[test]
-fn own_threads_are_told_from_others() {
-    assert!(is_own_thread(own_thread()) && is_own_thread(std::process::id()));
-    assert!(!is_own_thread(1) && !is_own_thread(u32::MAX));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use support::{
     Area, PAGE, advise, alone, events, fork, load, own_thread, remap, store, unmap, wait_for, write_protect,
 };
-use tmem_sys::{Errno, Event, Features, PAGE_BYTES, Partial, Userfaultfd, Wake};
+use tmem_sys::{Errno, Event, Features, PAGE_BYTES, Partial, Present, Userfaultfd, Wake, read_memory};
 
 const ALL_EVENTS: [Features; 4] =
     [Features::EVENT_FORK, Features::EVENT_REMAP, Features::EVENT_REMOVE, Features::EVENT_UNMAP];
@@ -72,6 +72,41 @@ fn who_is_not_awakened_sleeps_until_wake() {
     uffd.wake(area.range()).unwrap();
     assert_eq!(is_done.recv_timeout(Duration::from_secs(10)), Ok(7));
     reader.join().unwrap();
+}
+
+#[test]
+fn who_waits_for_a_poisoned_page_is_told() {
+    let _alone = alone();
+    let Some((area, uffd)) = registered(2) else { return };
+    let page = area.page(1);
+    let reader = thread::spawn(move || read_memory(std::process::id(), page, &mut [0; 8]));
+    assert_eq!(events(&uffd).len(), 1);
+    uffd.poison(area.pages_range(1..2)).unwrap();
+    assert_eq!(reader.join().unwrap(), Err(Errno::FAULT));
+    uffd.copy(area.page(0), &page_of(7), Wake::Yes).unwrap();
+    assert_eq!(uffd.poison(area.pages_range(0..1)), Err(Errno::EXIST));
+    assert_eq!(load(area.page(0)), 7);
+}
+
+#[test]
+fn what_is_present_is_read_and_what_is_missing_is_not_waited_for() {
+    let _alone = alone();
+    let Some((area, uffd)) = registered(2) else { return };
+    uffd.copy(area.page(0), &page_of(7), Wake::Yes).unwrap();
+    let (there, missing) = (area.page(0), area.page(1));
+    let (told, is_told) = mpsc::channel();
+    thread::spawn(move || {
+        let present = Present::open(std::process::id()).unwrap();
+        for at in [there, missing, there + PAGE - 8] {
+            let mut bytes = [0; 16];
+            let read = present.read(at, &mut bytes);
+            told.send(read.map(|()| bytes).map_err(|error| error.raw_os_error())).unwrap();
+        }
+    });
+    let next = || is_told.recv_timeout(Duration::from_secs(10));
+    assert_eq!(next(), Ok(Ok([7; 16])));
+    assert_eq!(next(), Ok(Err(Some(libc::EIO))), "missing");
+    assert_eq!(next(), Ok(Err(Some(libc::EIO))), "the second half is missing");
 }
 
 #[test]

@@ -15,7 +15,8 @@ const LIMIT: &str = "64M";
 const NEW_STACKS: u64 = 300 * (64 << 10);
 
 /// Cases that tests of other modules run.
-const ELSEWHERE: &[&str] = &["arguments", "exit", "die", "orphan", "daemon", "noise", "hold", "torture", "huge-walk"];
+const ELSEWHERE: &[&str] =
+    &["arguments", "exit", "die", "orphan", "daemon", "noise", "hold", "torture", "huge-walk", "discard-staged"];
 
 /// Runs a case; the report is checked by `check`.
 #[track_caller]

@@ -9,6 +9,8 @@ const LIMIT: &str = "64M";
 const KILLED_WITHIN: Duration = Duration::from_secs(2);
 /// Exit status of the subject when it has seen a wrong byte.
 const WRONG: i32 = 99;
+/// And when it cannot do what it is for here.
+const SKIPPED: i32 = 77;
 
 /// A run whose program has half of its memory elsewhere, and goes on for so many seconds.
 #[track_caller]
@@ -62,6 +64,19 @@ fn a_program_without_its_agent_is_right_or_stopped() {
         WRONG => panic!("wrong bytes: {}", ended.story()),
         _ => assert!(ended.stderr.contains("agent"), "nobody said why: {}", ended.story()),
     }
+}
+
+/// Its agent, or a server, misses a page in staging; nobody waits for that for ever, and nobody reads it as zeros.
+#[test]
+fn a_program_that_discards_what_is_staged_is_stopped() {
+    let Some(run) = Run::new(LIMIT) else { return };
+    let ended = run.subject("discard-staged", &["--mib", "48", "--times", "20"]).finish();
+    if ended.code() == SKIPPED {
+        eprintln!("{}", ended.stdout.trim());
+        return;
+    }
+    assert_eq!(ended.code(), 128 + 9, "{}", ended.story());
+    assert!(ended.stderr.contains("could not vouch for its memory: a staged page"), "{}", ended.story());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::options::{OnFull, Options};
+use crate::slots::Staged;
 use crate::space::SpaceId;
 use std::sync::mpsc::{Receiver, channel};
 use tmem::{ClientOptions, Policy, PoolOptions, Store, StoreOptions};
@@ -10,6 +11,8 @@ use tmem_sys::{Pages, Reservation};
 /// Whoever waits for a page has it by now.
 const PATIENCE: Duration = Duration::from_secs(20);
 const LIMIT: u64 = 64 << 20;
+/// What is read of a page that cannot be had.
+const BROKEN: u8 = 0xbb;
 
 /// An address space that is this process's own, with memory that is registered.
 struct Served {
@@ -39,17 +42,36 @@ impl Served {
         Some(Self { core, space, memory })
     }
 
-    /// Reads a page of it in another thread, which waits until it is there.
+    fn address(&self, page: usize) -> u64 {
+        self.memory.base().expose_provenance().get() as u64 + (page * PAGE) as u64
+    }
+
+    /// Reads a page of it in another thread, which waits until it is there, or cannot be had.
     fn read(&self, page: usize) -> Receiver<u8> {
-        let address = self.memory.base().expose_provenance().get() as u64 + (page * PAGE) as u64;
+        let address = self.address(page);
         let (done, told) = channel();
         std::thread::spawn(move || {
             let mut byte = [1];
             let read = tmem_sys::read_memory(std::process::id(), address, &mut byte);
-            let _ = done.send(read.map_or(2, |_| byte[0]));
+            let _ = done.send(read.map_or(BROKEN, |_| byte[0]));
         });
         told
     }
+}
+
+/// The evictor reads memory of programs, and may be the one that waits.
+#[test]
+fn nobody_waits_for_ever_for_a_page_that_is_lost() {
+    let Some(served) = Served::start() else { return };
+    let slot = {
+        let mut slots = lock(&served.core.slots);
+        let slot = slots.stage(served.space.id, Staged(0));
+        assert!(slots.store(slot));
+        slot
+    };
+    lock(&served.space.state).pages.set(Page::of(served.address(3)), slot);
+    assert_eq!(served.read(3).recv_timeout(PATIENCE), Ok(BROKEN));
+    assert!(served.space.is_gone(), "the program was not killed");
 }
 
 /// The agent, and the evictor, may touch memory of a program that has gone.

@@ -26,6 +26,30 @@ pub(crate) fn noise(options: &Options) -> u64 {
     digest.value()
 }
 
+/// Discards what is staged in this process, which is not the program's: those pages are lost. Whoever vouches for its memory
+/// has to stop it then. It must not find zeros.
+pub(crate) fn discard_staged(options: &Options) -> u64 {
+    let region = Region::filled(options.mib, options.seed);
+    let mut pressure = Pressure::new(options);
+    for _ in 0..options.times {
+        pressure.evict_half(&region);
+        let maps = sys::demand(std::fs::read_to_string("/proc/self/maps"), "/proc/self/maps");
+        let staged: Vec<&str> = maps.lines().filter(|line| line.contains("[anon:tmem staging]")).collect();
+        if staged.is_empty() && !options.native {
+            sys::skip("no mapping has the name of staging: CONFIG_ANON_VMA_NAME");
+        }
+        for line in staged {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            let number = |text: &str| usize::from_str_radix(text, 16).ok();
+            if let Some((Some(start), Some(end))) = range.map(|(start, end)| (number(start), number(end))) {
+                sys::discard(start, end - start);
+            }
+        }
+        region.check_all();
+    }
+    region.check_all()
+}
+
 /// Says `ready` once half of its memory is elsewhere, and then reads and writes it for some seconds.
 pub(crate) fn hold(options: &Options) -> u64 {
     let mut region = Region::filled(options.mib, options.seed);

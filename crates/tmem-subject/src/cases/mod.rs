@@ -100,6 +100,7 @@ pub(crate) const CASES: &[(&str, Case)] = &[
     ("huge-walk", kinds::huge_walk),
     ("own-userfaultfd", userfault::own),
     ("noise", full::noise),
+    ("discard-staged", full::discard_staged),
     ("hold", full::hold),
     ("torture", crate::torture::run),
 ];
