@@ -16,15 +16,16 @@ pub(crate) fn run(options: &Limit) -> Result<()> {
 }
 
 /// The name of the socket of the monitor that a process is under. `tmem run` itself is under none: its programs are.
-/// A program may have written over its own environment, as those do that change their title; so relatives are asked
-/// too.
+/// A program may have written over its own environment, as those do that change their title; so all others of its run are
+/// asked too. Nobody else's relatives are: below a shell, or the first process of all, there may be any number of runs.
 fn socket_of(pid: u32) -> Result<String> {
     let own = environment(pid);
     if let Ok(Some(socket)) = own {
         return Ok(socket);
     }
-    let mut relatives = tree::descendants(pid).into_iter().chain(tree::ancestors(pid));
-    let theirs = relatives.find_map(|pid| environment(pid).ok().flatten());
+    let front = std::iter::once(pid).chain(tree::ancestors(pid)).find(|pid| is_tmem(*pid));
+    let mut run = front.map(tree::descendants).unwrap_or_default().into_iter();
+    let theirs = run.find_map(|pid| environment(pid).ok().flatten());
     match (theirs, own) {
         (Some(socket), _) => Ok(socket),
         (None, Err(error)) => Err(denied(pid, error)),
@@ -32,6 +33,11 @@ fn socket_of(pid: u32) -> Result<String> {
             bail!("process {pid} is not under `tmem run`: give the number of `tmem run`, or of a program under it")
         }
     }
+}
+
+/// Whether a process is the command `tmem`.
+fn is_tmem(pid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name == b"tmem\n")
 }
 
 /// What a process was started with in the variable that names the socket.

@@ -2,6 +2,7 @@
 
 use crate::harness::{Run, Running, TMEM};
 use crate::programs::find;
+use rustix::process::Signal;
 use std::process::{Command, Output, Stdio};
 
 const LIMIT: &str = "64M";
@@ -85,11 +86,17 @@ fn exceed_goes_on() {
     assert!(ended.report().count("given_peak_bytes") > 64 << 20, "{}", ended.story());
 }
 
+/// The ancestors of a run are not under it: neither who started it, nor the first process of all.
 #[test]
 fn limit_of_nobody_is_an_error() {
-    if Run::new(LIMIT).is_none() {
-        return;
+    let Some(run) = Run::new(LIMIT) else { return };
+    let mut run = run.program("/bin/sleep", &["60"]).start();
+    run.until("a program", |run| !run.programs().is_empty());
+    for (id, why) in [(std::process::id().cast_signed(), "not under `tmem run`"), (1, "process 1 is ")] {
+        let output = limit(id, "1G");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(why), "{output:?}");
     }
-    let output = limit(std::process::id().cast_signed(), "1G");
-    assert!(!output.status.success() && !output.stderr.is_empty(), "{output:?}");
+    run.front().signal(Signal::TERM);
+    run.finish().report().check(LIMIT, 128 + 15);
 }
