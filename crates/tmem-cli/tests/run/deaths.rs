@@ -2,6 +2,7 @@
 
 use crate::harness::{Process, Run, Running, pause};
 use rustix::process::Signal;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 const LIMIT: &str = "64M";
@@ -99,6 +100,21 @@ fn nothing_hangs_when_the_front_is_killed() {
     run.gone_within(Duration::from_secs(5));
     let wrong = run.stderr().contains("wrong at");
     assert!(!wrong, "wrong bytes: {}{}", run.stdout(), run.stderr());
+}
+
+#[test]
+fn a_test_that_fails_leaves_nothing_behind() {
+    let Some(run) = Run::new(LIMIT) else { return };
+    let script = "env -i /bin/sleep 60 & sleep 60 & wait";
+    let mut run = run.with_survivors().program("/bin/sh", &["-c", script]).start();
+    run.until("a child without the run's environment", |run| run.tree().len() > run.processes().len());
+    let processes = run.tree();
+    let failed = catch_unwind(AssertUnwindSafe(move || {
+        run.monitor().signal(Signal::STOP);
+        run.until("a failure", |_| panic!("as a test that fails"));
+    }));
+    assert!(failed.is_err());
+    processes.into_iter().for_each(|process| assert!(!process.is_alive(), "{process:?} is left"));
 }
 
 #[test]

@@ -5,10 +5,10 @@ mod processes;
 mod report;
 
 pub(crate) use native::{Native, measure};
-pub(crate) use processes::{Process, pause};
+pub(crate) use processes::{Process, Tree, pause};
 pub(crate) use report::Report;
 
-use processes::{diagnose, marked};
+use processes::{diagnose, end, marked, tree};
 use rustix::process::Signal;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -168,6 +168,11 @@ impl Running {
         marked(&self.mark)
     }
 
+    /// The same, and what they started with another environment.
+    pub(crate) fn tree(&self) -> Vec<Process> {
+        tree(&self.mark)
+    }
+
     /// The programs, first the one that was started first.
     pub(crate) fn programs(&self) -> Vec<Process> {
         let own = Path::new(TMEM).canonicalize().unwrap();
@@ -257,7 +262,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if !self.run.survivors || std::thread::panicking() {
-            self.processes().iter().for_each(|process| process.signal(Signal::KILL));
+            end(&self.mark);
         }
         let _ = self.child.kill();
         let _ = self.child.wait();

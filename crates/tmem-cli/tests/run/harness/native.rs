@@ -1,6 +1,6 @@
 //! The same programs without tmem.
 
-use super::processes::{Process, marked, pause};
+use super::processes::{Process, Tree, marked, pause};
 use super::{MARK, PATIENCE};
 use std::fs::{self, File};
 use std::path::Path;
@@ -27,6 +27,7 @@ pub(crate) fn measure(path: &Path, arguments: &[&str], environment: &[(&str, &st
     let mut command = Command::new(path);
     command.args(arguments).envs(environment.iter().copied()).env(MARK, &mark);
     let output = File::create(&file).unwrap();
+    let _tree = Tree(mark.clone());
     let mut child = command.stdin(Stdio::null()).stdout(output).stderr(Stdio::null()).spawn().unwrap();
     let mut peak = 0;
     let status = loop {

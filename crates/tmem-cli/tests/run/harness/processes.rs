@@ -1,11 +1,11 @@
 //! Processes of a run, seen through `/proc`.
 
-use super::MARK;
+use super::{FAREWELL, MARK};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Waits a moment between two looks at something that another process does.
 pub(crate) fn pause() {
@@ -57,6 +57,11 @@ impl Process {
         self.state().is_some_and(|state| !"ZX".contains(state))
     }
 
+    /// The process that started it, or has taken it over.
+    fn parent(self) -> Option<i32> {
+        self.read("stat").rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    }
+
     /// Sends it a signal; nothing happens when it is gone.
     pub(crate) fn signal(self, signal: Signal) {
         if let Some(id) = Pid::from_raw(self.0) {
@@ -72,12 +77,52 @@ impl Process {
     }
 }
 
+/// Ends all that runs under a mark when it is dropped, be it by a test that fails.
+#[derive(Debug)]
+pub(crate) struct Tree(pub(crate) String);
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        end(&self.0);
+    }
+}
+
+/// Kills every process of a run, and waits until none is left.
+pub(super) fn end(mark: &str) {
+    let end = Instant::now() + FAREWELL;
+    let mut left = tree(mark);
+    while !left.is_empty() && Instant::now() < end {
+        left.iter().for_each(|process| process.signal(Signal::KILL));
+        pause();
+        left.retain(|process| process.is_alive());
+        left.extend(tree(mark)); // what they have started meanwhile
+    }
+}
+
+/// Every process with this mark, and what they started with another environment.
+pub(super) fn tree(mark: &str) -> Vec<Process> {
+    let mut found = marked(mark);
+    let parents: Vec<(Process, i32)> = all().filter_map(|process| Some((process, process.parent()?))).collect();
+    let mut at = 0;
+    while let Some(&Process(id)) = found.get(at) {
+        for (child, parent) in &parents {
+            if *parent == id && child.is_alive() && !found.contains(child) {
+                found.push(*child);
+            }
+        }
+        at += 1;
+    }
+    found
+}
+
+fn all() -> impl Iterator<Item = Process> {
+    let names = fs::read_dir("/proc").unwrap().flatten();
+    names.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).map(Process)
+}
+
 /// Every process with this mark in its environment but zombies, in the order of their ids.
 pub(super) fn marked(mark: &str) -> Vec<Process> {
-    let names = fs::read_dir("/proc").unwrap().flatten();
-    let ids = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let mut found: Vec<Process> =
-        ids.map(Process).filter(|process| process.environment(MARK).as_deref() == Some(mark)).collect();
+    let mut found: Vec<Process> = all().filter(|process| process.environment(MARK).as_deref() == Some(mark)).collect();
     found.retain(|process| process.is_alive());
     found.sort_by_key(|process| process.0);
     found

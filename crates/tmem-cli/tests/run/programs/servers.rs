@@ -1,7 +1,7 @@
 //! A server that is asked questions while it is paged.
 
 use super::{LEAST_MIB, find};
-use crate::harness::{Process, Run, pause};
+use crate::harness::{MARK, Process, Run, Tree, pause};
 use rustix::process::Signal;
 use std::fmt::Write as _;
 use std::fs;
@@ -64,7 +64,7 @@ fn value(key: usize, round: usize) -> String {
 }
 
 /// Fills the server, changes a third, has it save in a forked child, and reads all meanwhile; how long that took.
-fn exercise(port: u16) -> Duration {
+fn exercise(port: u16) -> Result<Duration, String> {
     let started = Instant::now();
     let mut connection = Connection::open(port);
     let set = |key: usize, round: usize| vec!["SET".to_owned(), format!("k{key}"), value(key, round)];
@@ -73,18 +73,25 @@ fn exercise(port: u16) -> Duration {
     for (keys, round) in [(&all, 0), (&third, 1)] {
         for chunk in keys.chunks(500) {
             let commands: Vec<Vec<String>> = chunk.iter().map(|&key| set(key, round)).collect();
-            assert!(connection.ask(&commands).iter().all(|answer| answer == "+OK"), "SET failed");
+            let answers = connection.ask(&commands);
+            if let Some(wrong) = answers.iter().find(|answer| *answer != "+OK") {
+                return Err(format!("SET is answered by {wrong:?}"));
+            }
         }
     }
     let saving = connection.ask(&[vec!["BGSAVE".to_owned()]]);
-    assert!(saving[0].starts_with('+'), "{saving:?}");
+    if !saving[0].starts_with('+') {
+        return Err(format!("BGSAVE is answered by {saving:?}"));
+    }
     for chunk in all.chunks(500) {
         let commands: Vec<Vec<String>> = chunk.iter().map(|key| vec!["GET".to_owned(), format!("k{key}")]).collect();
         for (key, answer) in chunk.iter().zip(connection.ask(&commands)) {
-            assert_eq!(answer, value(*key, usize::from(key % 3 == 0)), "key {key}");
+            if answer != value(*key, usize::from(key % 3 == 0)) {
+                return Err(format!("key {key} is {answer:?}"));
+            }
         }
     }
-    started.elapsed()
+    Ok(started.elapsed())
 }
 
 #[test]
@@ -97,14 +104,15 @@ fn redis() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let (number, place) = (port.to_string(), folder.path("."));
     let arguments = ["--port", &number, "--save", "", "--dir", &place, "--daemonize", "no"];
-    let mut alone = Command::new(&server).args(arguments).stdout(Stdio::null()).spawn().unwrap();
-    let native = exercise(port);
+    let tree = Tree(format!("redis-{}", std::process::id()));
+    let mut alone = Command::new(&server).args(arguments).env(MARK, &tree.0).stdout(Stdio::null()).spawn().unwrap();
+    let native = exercise(port).unwrap();
     let (kib, _) = (Process(alone.id().cast_signed()).kib("status", "RssAnon"), alone.kill().unwrap());
     alone.wait().unwrap();
     // What it has saved, should it have come to that, the other would load.
     let _ = fs::remove_file(folder.path("dump.rdb"));
     let run = Run::new(&limit).unwrap().option("--on-full", "kill").program(server, &arguments).start();
-    let paged = exercise(port);
+    let paged = exercise(port).unwrap_or_else(|why| panic!("{why}: {}", run.stderr()));
     eprintln!("redis: {} MiB natively in {native:.1?}, {limit} in {paged:.1?}", kib >> 10);
     run.front().signal(Signal::TERM);
     let ended = run.finish();
