@@ -42,11 +42,11 @@ pub(super) fn encode_by(lane: &mut Lane, plain: &[u8], dst: &mut [u8]) -> Option
     let mut at = HEADER;
     let mut first_pair = 0;
     for number in 0..LANES {
-        let mut writer = Writer { lane, word: 0, bits: 0, at: 0 };
+        let mut writer = Writer::new(lane);
         writer.quarter(&LITERALS, sets[0], literals, number);
         writer.quarter(&AUX, sets[1], aux, number);
         writer.quarter(&TOKENS, sets[2], tokens, number);
-        let written = writer.at + usize::from(writer.bits > 0);
+        let written = writer.len();
         let place = dst.get_mut(at..at + written)?;
         place.copy_from_slice(&lane[..written]);
         if is_backward(number) {
@@ -71,7 +71,7 @@ const SUMMED: usize = 255 / LONGEST as usize;
 #[inline(always)]
 fn shortest<const SETS: usize>(codes: &Codes<SETS>, stream: &[u8]) -> usize {
     let mut sums = [0u32; SETS_MAX];
-    for part in stream.chunks(SUMMED).step_by(2) {
+    for part in stream.chunks(SUMMED).step_by(3) {
         let mut class = usize::from(codes.classes[0]);
         let mut lengths = 0;
         for byte in part {
@@ -89,21 +89,24 @@ fn shortest<const SETS: usize>(codes: &Codes<SETS>, stream: &[u8]) -> usize {
     best
 }
 
-/// Where a lane is: whole bytes written, and bits in `word`'s low end that are not.
+/// Where a lane is: whole bytes written, and in `word` the bits that are not, behind a 1 that says where they begin.
 struct Writer<'a> {
     lane: &'a mut Lane,
     word: u64,
-    bits: u32,
     at: usize,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    fn new(lane: &'a mut Lane) -> Self {
+        Self { lane, word: 1, at: 0 }
+    }
+
     /// Writes the quarter of `stream` that is lane `number`'s, and in the first what remains of the stream.
     #[inline(always)]
     fn quarter<const SETS: usize>(&mut self, codes: &Codes<SETS>, set: usize, stream: &[u8], number: usize) {
         let table = &codes.encode[set];
         let quarter = stream.len() / LANES;
-        let mut class = usize::from(codes.classes[0]);
+        let mut class = codes.classes[0];
         self.symbols(&codes.classes, table, &mut class, &stream[number * quarter..][..quarter]);
         if number == 0 {
             self.symbols(&codes.classes, table, &mut class, &stream[LANES * quarter..]);
@@ -111,29 +114,34 @@ impl Writer<'_> {
     }
 
     #[inline(always)]
-    fn symbols(&mut self, classes: &[u16; 256], table: &EncodeTable, class: &mut usize, symbols: &[u8]) {
-        let mut put = |writer: &mut Self, byte: &u8| {
-            let entry = table[(*class | usize::from(*byte)) % (CLASSES << 8)];
-            let len = u32::from(entry & 15);
-            writer.word = writer.word << len | u64::from(entry >> 4);
-            writer.bits += len;
-            *class = usize::from(classes[usize::from(*byte)]);
+    fn symbols(&mut self, classes: &[u16; 256], table: &EncodeTable, class: &mut u16, symbols: &[u8]) {
+        let mut put = |writer: &mut Self, byte: u8| {
+            let entry = table[usize::from(*class | u16::from(byte)) % (CLASSES << 8)];
+            writer.word = writer.word << (entry & 63) | u64::from(entry >> 6);
+            *class = classes[usize::from(byte)];
         };
-        let mut bursts = symbols.chunks_exact(BURST);
-        for burst in &mut bursts {
-            burst.iter().for_each(|byte| put(self, byte));
+        let (bursts, rest) = symbols.as_chunks::<BURST>();
+        for burst in bursts {
+            burst.iter().for_each(|byte| put(self, *byte));
             self.flush();
         }
-        bursts.remainder().iter().for_each(|byte| put(self, byte));
+        rest.iter().for_each(|byte| put(self, *byte));
         self.flush();
     }
 
     /// Writes all bits, and moves on by the bytes that are whole.
     #[inline(always)]
     fn flush(&mut self) {
-        let bytes = (self.word << 1 << (63 - self.bits)).to_be_bytes();
-        self.lane[self.at..self.at + 8].copy_from_slice(&bytes);
-        self.at += (self.bits / 8) as usize;
-        self.bits %= 8;
+        let zeros = self.word.leading_zeros();
+        let bits = 63 - zeros;
+        self.lane[self.at..self.at + 8].copy_from_slice(&(self.word << 1 << zeros).to_be_bytes());
+        self.at += (bits / 8) as usize;
+        let left = 1 << (bits % 8);
+        self.word = self.word & (left - 1) | left;
+    }
+
+    /// Bytes written, the last perhaps not whole.
+    fn len(&self) -> usize {
+        self.at + usize::from(self.word > 1)
     }
 }

@@ -4,7 +4,7 @@ use super::lengths;
 
 /// Bits of the longest code.
 pub(super) const LONGEST: u32 = 10;
-const _: () = assert!(LONGEST < 16, "a length is four bits");
+const _: () = assert!(LONGEST <= 10, "codes and their lengths share 16 bits");
 /// What a byte is coded in depends on the class of the one before it.
 pub(super) const CLASSES: usize = 4;
 /// No stream has more sets of codes: their costs are the bytes of a word.
@@ -15,10 +15,10 @@ pub(super) type Classes = [u64; 8];
 /// The lengths of a code: four bits a symbol, the first in the lowest.
 pub(super) type Packed = [u64; 16];
 
-/// By class, then by the next [`LONGEST`] bits: the length of the code there in the low six bits, then the class of its
+/// By the next [`LONGEST`] bits, then by class: the length of the code there in the low six bits, then the class of its
 /// symbol, then the symbol.
 pub(super) type DecodeTable = [u16; CLASSES << LONGEST];
-/// By class, then by symbol: its code, and the length of that in the low four bits.
+/// By class, then by symbol: its code, and the length of that in the low six bits.
 pub(super) type EncodeTable = [u16; CLASSES << 8];
 
 /// A stream's codes.
@@ -57,7 +57,7 @@ const fn build<const SETS: usize>(classes: &Classes, sets: &[[Packed; CLASSES]; 
 }
 
 /// Gives codes in the order of length, then symbol. Every symbol has one, and together they use up all there are.
-#[expect(clippy::cast_possible_truncation, reason = "codes have at most 11 bits, symbols 8")]
+#[expect(clippy::cast_possible_truncation, reason = "codes have at most 10 bits, symbols 8")]
 const fn fill<const SETS: usize>(codes: &mut Codes<SETS>, set: usize, class: usize, packed: &Packed) {
     let mut next = 0;
     let mut len = 1;
@@ -67,11 +67,11 @@ const fn fill<const SETS: usize>(codes: &mut Codes<SETS>, set: usize, class: usi
             if packed[symbol / 16] >> (symbol % 16 * 4) & 15 == len as u64 {
                 let span = 1 << (LONGEST - len);
                 codes.lengths[class << 8 | symbol] |= (len as u64) << (set * 8);
-                codes.encode[set][class << 8 | symbol] = ((next >> (LONGEST - len)) as u16) << 4 | len as u16;
+                codes.encode[set][class << 8 | symbol] = ((next >> (LONGEST - len)) as u16) << 6 | len as u16;
                 let entry = (symbol as u16) << 8 | codes.classes[symbol] >> 2 | len as u16;
                 let mut at = 0;
                 while at < span {
-                    codes.decode[set][class << LONGEST | (next + at)] = entry;
+                    codes.decode[set][(next + at) * CLASSES + class] = entry;
                     at += 1;
                 }
                 next += span;
