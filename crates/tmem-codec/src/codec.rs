@@ -5,7 +5,7 @@ use core::fmt;
 use crate::planes::{self, Transform};
 use crate::word_lz::Search;
 use crate::workspace::Workspace;
-use crate::{MAX_BLOCK, filled, huffman, lz4, word_lz};
+use crate::{MAX_BLOCK, filled, huffman, lz4, raw, word_lz};
 
 /// How a block is encoded. The number is stored with the block and never changes its meaning: its upper half says what
 /// is done to the words first, its lower half what then compresses them.
@@ -227,6 +227,10 @@ pub fn decode(workspace: &mut Workspace, codec: Codec, src: &[u8], dst: &mut [u8
     if dst.is_empty() || dst.len() > MAX_BLOCK || (src.len() > dst.len() && codec != Codec::Filled) {
         return Err(Corrupt);
     }
+    // A CPU foresees a stream after a few lines of it. Here are several short ones, in memory that nobody has touched for
+    // long: all that is stored is asked for at once, and so is the place that it goes to.
+    raw::expect(src);
+    raw::expect(dst);
     let transform = codec.transform();
     let len = dst.len();
     let target = if transform == Transform::None { &mut *dst } else { &mut workspace.planes[..len] };

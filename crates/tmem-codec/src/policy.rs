@@ -6,6 +6,7 @@ use core::str::FromStr;
 use crate::codec::{Codec, Effort, Encoded, encode_as, encode_with};
 use crate::planes::Transform;
 use crate::predict::Sample;
+use crate::raw;
 use crate::word_lz::Search;
 use crate::workspace::Workspace;
 
@@ -83,6 +84,7 @@ pub fn encode(
     src: &[u8],
     dst: &mut [u8],
 ) -> Option<Encoded> {
+    raw::expect(src);
     if let Some(filled) = encode_as(workspace, Codec::Filled, src, dst) {
         return Some(filled);
     }

@@ -1,6 +1,6 @@
-//! Loads and stores of 8 and 16 bytes whose bounds the caller has proved already.
+//! Loads and stores of 8 and 16 bytes whose bounds the caller has proved already, and what is said to the cache of them.
 //!
-//! Each takes the whole slice and a position, so that the proof is one comparison, and a debug build (the tests, the
+//! Each load and store takes the whole slice and a position, so that the proof is one comparison, and a debug build (the tests, the
 //! fuzzers) checks it again.
 
 /// The 8 bytes at `at`, little end first.
@@ -70,4 +70,23 @@ pub(crate) unsafe fn copy16(src: &[u8], from: usize, dst: &mut [u8], to: usize) 
     let bytes = unsafe { source.cast::<[u8; 16]>().read() };
     // SAFETY: 16 bytes from `to` are inside `dst` by the contract.
     unsafe { place.cast::<[u8; 16]>().write(bytes) }
+}
+
+/// Bytes of a block that are asked for ahead of their use. What follows in a longer one the CPU foresees by itself.
+const AHEAD: usize = crate::GRANULE;
+/// Bytes of a cache line, at least.
+const LINE: usize = 64;
+
+/// Has the CPU fetch `bytes`, which are read or written soon.
+#[inline(always)]
+pub(crate) fn expect(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for at in (0..bytes.len().min(AHEAD)).step_by(LINE) {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let line = bytes.as_ptr().wrapping_add(at).cast::<i8>();
+        // SAFETY: SSE is part of x86_64, and a prefetch accesses nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
 }
