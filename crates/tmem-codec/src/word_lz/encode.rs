@@ -326,6 +326,8 @@ fn encode_by<const STEP: usize>(
             } else if let Some(next) = view.next_match(src, end, distance) {
                 same = next;
             } else {
+                // What starts at `end` was looked for, and is in the table itself by now.
+                at = (end + 1).next_multiple_of(STEP);
                 break;
             }
             start = same;
