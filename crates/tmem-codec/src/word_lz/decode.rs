@@ -132,120 +132,143 @@ fn fast_by(source: &Source<'_>, dst: &mut [u8], at: &mut Cursor) -> Result<(), C
     let to_limit = start.wrapping_add(dst.len() - ALWAYS);
     // The lowest place to which something can be copied from the least distance.
     let nearest = start.wrapping_add(MIN_DISTANCE);
-    let mut literal = block.wrapping_add(at.literal);
-    let mut aux = control.wrapping_add(at.aux);
+    let mut now = Places {
+        literal: block.wrapping_add(at.literal),
+        aux: control.wrapping_add(at.aux),
+        to: start.wrapping_add(at.to),
+        gaps: at.gaps,
+    };
     let mut place = control.wrapping_add(at.token);
-    let mut to = start.wrapping_add(at.to);
-    let [mut newest, mut older] = at.gaps;
-    let mut burst_end = place.wrapping_add(source.burst(literal, aux, place));
-    while place < burst_end {
-        // SAFETY: place is below burst_end, which is not behind the tokens' end.
-        let token = &ALPHABET.decode[usize::from(unsafe { place.read() })];
-        // SAFETY: within a burst.
-        let mut next = u32::from_le_bytes(unsafe { aux.cast::<[u8; AUX_READ]>().read() });
-        // The match's length, if it is an extension, is behind the distance.
-        let mut count = next >> token.distance_bits() & token.count_mask();
-        let mut total = token.total() + count as usize;
-        // Literals that are an extension have a total above any block's length.
-        if to.addr() + total > to_limit.addr() {
-            let room = to_limit.addr().saturating_sub(to.addr());
-            let Some(long) = source.long_literals(token, literal, aux, room) else { break };
-            // SAFETY: `long_literals` says that there is room for it on both sides.
-            unsafe { copy_by_32(literal, to, long.len) }
-            literal = literal.wrapping_add(long.len);
-            to = to.wrapping_add(long.len);
-            aux = aux.wrapping_add(1);
-            (next, count, total) = (long.next, long.count, token.matched() + long.count as usize);
-            // It took more of the streams than what a burst counts on.
-            burst_end = place.wrapping_add(1);
-        }
-        let gaps = next_gaps(token, (next & 0xffff) as usize, [newest, older]);
-        let from = to.wrapping_sub(gaps[0]);
-        if from < nearest {
-            return Err(Corrupt);
-        }
-        let from = from.wrapping_sub(MIN_DISTANCE);
-        // SAFETY: within a burst.
-        let fresh = u64::from_le_bytes(unsafe { literal.cast::<[u8; LITERAL_READ]>().read() });
-        // SAFETY: from is at least `start` and 8 below `to`, and to + 16 is inside the destination.
-        let old = u64::from_le_bytes(unsafe { from.cast::<[u8; 8]>().read() });
-        let merged = old ^ (old ^ fresh) & token.mask;
-        // SAFETY: to + total + 16 is inside the destination.
-        unsafe { to.cast::<[u8; 8]>().write(merged.to_le_bytes()) }
-        // SAFETY: as above.
-        unsafe { copy8(from, to, 8) }
-        if total > ALWAYS {
-            if count == LONG_COUNT {
-                let room = to_limit.addr() - to.addr() - total;
-                let Some(longer) = source.long_count(token, aux, room) else { break };
-                total += longer;
-                aux = aux.wrapping_add(2);
-                burst_end = place.wrapping_add(1);
-            }
-            // SAFETY: to + total + 16 is inside the destination.
-            unsafe { copy_rest(from, to, total) }
-        }
-        [newest, older] = gaps;
-        literal = literal.wrapping_add(token.literals());
-        aux = aux.wrapping_add(token.aux());
-        to = to.wrapping_add(total);
-        place = place.wrapping_add(1);
+    'bursts: loop {
+        let burst_end = place.wrapping_add(source.burst(&now, place));
         if place == burst_end {
-            burst_end = place.wrapping_add(source.burst(literal, aux, place));
+            break;
+        }
+        while place < burst_end {
+            // SAFETY: place is below burst_end, which is not behind the tokens' end.
+            let token = &ALPHABET.decode[usize::from(unsafe { place.read() })];
+            // SAFETY: within a burst.
+            let next = u32::from_le_bytes(unsafe { now.aux.cast::<[u8; AUX_READ]>().read() });
+            // The match's length, if it is an extension, is behind the distance.
+            let count = next >> token.distance_bits() & token.count_mask();
+            let total = token.total() + count as usize;
+            // Literals that are an extension have a total above any block's length.
+            if now.to.addr() + total > to_limit.addr() {
+                // SAFETY: these are places in the source's streams and in the destination.
+                let after = unsafe { source.long_literals(token, now, [nearest, to_limit]) };
+                let Some(after) = after else { break 'bursts };
+                now = after;
+                place = place.wrapping_add(1);
+                // It took more of the streams than what a burst counts on.
+                continue 'bursts;
+            }
+            let gaps = next_gaps(token, (next & 0xffff) as usize, now.gaps);
+            let from = now.to.wrapping_sub(gaps[0]);
+            if from < nearest {
+                return Err(Corrupt);
+            }
+            let from = from.wrapping_sub(MIN_DISTANCE);
+            // SAFETY: within a burst.
+            let fresh = u64::from_le_bytes(unsafe { now.literal.cast::<[u8; LITERAL_READ]>().read() });
+            // SAFETY: from is at least `start` and 8 below `to`, and to + 16 is inside the destination.
+            let old = u64::from_le_bytes(unsafe { from.cast::<[u8; 8]>().read() });
+            let merged = old ^ (old ^ fresh) & token.mask;
+            // SAFETY: to + total + 16 is inside the destination.
+            unsafe { now.to.cast::<[u8; 8]>().write(merged.to_le_bytes()) }
+            // SAFETY: as above.
+            unsafe { copy8(from, now.to, 8) }
+            if total > ALWAYS {
+                if count == LONG_COUNT {
+                    // Nothing was taken yet, and what was written is written again.
+                    break 'bursts;
+                }
+                // SAFETY: to + total + 16 is inside the destination.
+                unsafe { copy_rest(from, now.to, total) }
+            }
+            now.gaps = gaps;
+            now.literal = now.literal.wrapping_add(token.literals());
+            now.aux = now.aux.wrapping_add(token.aux());
+            now.to = now.to.wrapping_add(total);
+            place = place.wrapping_add(1);
         }
     }
     *at = Cursor {
-        literal: literal.addr() - block.addr(),
-        aux: aux.addr() - control.addr(),
+        literal: now.literal.addr() - block.addr(),
+        aux: now.aux.addr() - control.addr(),
         token: place.addr() - control.addr(),
-        to: to.addr() - start.addr(),
-        gaps: [newest, older],
+        to: now.to.addr() - start.addr(),
+        gaps: now.gaps,
     };
     Ok(())
 }
 
-/// Literals whose number is an extension, and what follows them in aux.
-struct LongLiterals {
-    len: usize,
-    next: u32,
-    count: u32,
+/// Where the fast loop stands, but for the token.
+#[derive(Clone, Copy)]
+struct Places {
+    literal: *const u8,
+    aux: *const u8,
+    to: *mut u8,
+    gaps: [usize; 2],
 }
 
 impl Source<'_> {
     /// How many tokens may be decoded from these places before the streams' ends have to be looked at again.
     #[inline(always)]
-    fn burst(&self, literal: *const u8, aux: *const u8, place: *const u8) -> usize {
-        let literals = (self.block.as_ptr().addr() + self.block.len()).saturating_sub(literal.addr());
-        let aux = (self.control.as_ptr().addr() + self.control.len()).saturating_sub(aux.addr());
+    fn burst(&self, now: &Places, place: *const u8) -> usize {
+        let literals = (self.block.as_ptr().addr() + self.block.len()).saturating_sub(now.literal.addr());
+        let aux = (self.control.as_ptr().addr() + self.control.len()).saturating_sub(now.aux.addr());
         let tokens = self.control.as_ptr().addr() + self.tokens_end - place.addr();
         // The last token of the burst, too, reads all that it may read.
         tokens.min(literals / LITERAL_READ).min(aux.saturating_sub(AUX_READ - AUX_BYTES) / AUX_BYTES)
     }
 
-    /// The literals that come before the match of `token`, if they are an extension of one byte, the match's length is
-    /// none of three, and chunks of 32 may be copied: from the source, and to the destination, which has `room` and 16
-    /// bytes more. After them and the match there is room for 16 bytes.
+    /// Where the loop stands after `token`, if its literals are an extension of one byte, the match's length is none of
+    /// three, and chunks of 32 may be copied for the literals; from the least distance, what is copied goes to the first of
+    /// the two places or behind it, and 16 bytes can be written at the second.
+    ///
+    /// # Safety
+    /// The places are in the streams and in the destination.
     #[inline(never)]
-    fn long_literals(&self, token: &Token, literal: *const u8, aux: *const u8, room: usize) -> Option<LongLiterals> {
-        let rest = self.control.get(aux.addr() - self.control.as_ptr().addr()..)?;
-        let [count, a, b, c, d] = *rest.first_chunk()?;
-        if !token.has_long_literals() || u32::from(count) == LONG_COUNT {
-            return None;
-        }
-        let len = LONG_LITERALS + usize::from(count);
+    unsafe fn long_literals(
+        &self,
+        token: &Token,
+        mut now: Places,
+        [nearest, to_limit]: [*mut u8; 2],
+    ) -> Option<Places> {
+        let rest = self.control.get(now.aux.addr() - self.control.as_ptr().addr()..)?;
+        let [len, a, b, c, d] = *rest.first_chunk()?;
         let next = u32::from_le_bytes([a, b, c, d]);
         let count = next >> token.distance_bits() & token.count_mask();
-        let from = literal.addr() - self.block.as_ptr().addr();
-        let fits = from + len + 32 <= self.block.len() && len + (token.matched() + count as usize).max(16) <= room;
-        (fits && count != LONG_COUNT).then_some(LongLiterals { len, next, count })
-    }
-
-    /// What is added to a match's length whose extension is three bytes, if it is at most `room`.
-    #[inline(never)]
-    fn long_count(&self, token: &Token, aux: *const u8, room: usize) -> Option<usize> {
-        let from = aux.addr() - self.control.as_ptr().addr() + token.aux();
-        let more = usize::from(u16::from_le_bytes(*self.control.get(from..)?.first_chunk()?));
-        (more <= room).then_some(more)
+        if !token.has_long_literals() || u32::from(len) == LONG_COUNT || count == LONG_COUNT {
+            return None;
+        }
+        let (len, matched) = (LONG_LITERALS + usize::from(len), token.matched() + count as usize);
+        let literals = (self.block.as_ptr().addr() + self.block.len()).checked_sub(now.literal.addr())?;
+        let room = to_limit.addr().checked_sub(now.to.addr())?;
+        if len + 32 > literals || len + matched.max(ALWAYS) > room {
+            return None;
+        }
+        // SAFETY: there is room on both sides for 32 bytes more.
+        unsafe { copy_by_32(now.literal, now.to, len) }
+        now.literal = now.literal.wrapping_add(len);
+        now.to = now.to.wrapping_add(len);
+        now.gaps = next_gaps(token, (next & 0xffff) as usize, now.gaps);
+        let from = now.to.wrapping_sub(now.gaps[0]);
+        if from < nearest {
+            return None;
+        }
+        let from = from.wrapping_sub(MIN_DISTANCE);
+        // SAFETY: from is at least the destination's start and 8 below `to`, and to + 16 is inside the destination.
+        unsafe { copy8(from, now.to, 0) }
+        // SAFETY: as above.
+        unsafe { copy8(from, now.to, 8) }
+        if matched > ALWAYS {
+            // SAFETY: to + matched + 16 is inside the destination.
+            unsafe { copy_rest(from, now.to, matched) }
+        }
+        now.aux = now.aux.wrapping_add(1 + token.aux());
+        now.to = now.to.wrapping_add(matched);
+        Some(now)
     }
 }
 
