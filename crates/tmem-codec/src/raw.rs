@@ -1,7 +1,7 @@
 //! Loads and stores of 8 and 16 bytes whose bounds the caller has proved already, and what is said to the cache of them.
 //!
-//! Each load and store takes the whole slice and a position, so that the proof is one comparison, and a debug build (the tests, the
-//! fuzzers) checks it again.
+//! Each load and store takes the whole slice and a position, so that the proof is one comparison, and a debug build
+//! (the tests, the fuzzers) checks it again.
 
 /// The 8 bytes at `at`, little end first.
 ///
