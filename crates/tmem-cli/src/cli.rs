@@ -1,6 +1,8 @@
 //! The command line.
 
 use crate::bench::clock::Clock;
+use crate::bench::flaws::{FlawsBench, LegacyServer};
+use crate::serve::cli::{Client, Serve, Stat};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,6 +19,7 @@ use tmem_pager::OnFull;
 Examples:
   tmem run --memory 1g -- ./program       run a program in so much memory
   tmem doctor                             can programs be run so on this machine?
+  tmem serve --budget 1g                  a store that several programs share
   tmem estimate --pid 1234                what would tmem save of a running program's memory?
   tmem bench engine --pages *.pages       how fast and how dense is the engine on these pages?"
 )]
@@ -56,6 +59,42 @@ Examples:
 
 Exit status: 0 if it can, 1 if it cannot.")]
     Doctor(Doctor),
+    /// Serve a store that several programs share: a daemon.
+    #[command(after_help = "\
+Examples:
+  tmem serve --budget 4g
+  tmem serve --config /etc/tmem.toml --log debug
+  tmem serve --socket /tmp/tmem.sock --budget 256m --client-cap 64m --allow alice --mode 0666
+
+Programs are clients by the crate `tmem-ring`. A client is charged for what it holds, and loses what it holds when it ends,
+but for pools that it has made to stay. `tmem stat` shows all of them.
+
+SIGTERM and SIGINT complete what was submitted, for at most 10 seconds, and end it; a second one ends it at once. SIGHUP
+reads the file again: the budget, and for clients that come from then on allow, client-cap, client-weight and max-clients;
+`tmem client` changes one that is there. Under systemd it tells when it is ready, and takes a socket from a socket unit: see
+contrib/.
+
+Exit status: 0 after SIGTERM or SIGINT; 1 if it could not serve, or was ended by a second signal.")]
+    Serve(Serve),
+    /// Show what a `tmem serve` serves: clients, pools and rates.
+    #[command(after_help = "\
+Examples:
+  tmem stat
+  tmem stat --interval 10 --json
+  tmem stat --socket /tmp/tmem.sock
+
+MB are 10^6 bytes of pages that were put (in) and got (out). Hits are the gets that found everything. Doorbells are system
+calls by which a client and the daemon wake each other.")]
+    Stat(Stat),
+    /// Do something to a client of a `tmem serve`: as root, or as the user that it runs as.
+    #[command(after_help = "\
+Examples:
+  tmem client freeze 3
+  tmem client cap 3 512m
+  tmem client authorise 7 3               client 3 may join pool 7
+
+`tmem stat` shows the numbers of clients and pools.")]
+    Client(Client),
     /// Serve the programs of one `tmem run`, which starts this.
     #[command(hide = true)]
     Monitor(Monitor),
@@ -177,6 +216,19 @@ Examples:
 Of both stores 7/8 of the granules are same-filled, 1/16 are holes and 1/16 hold compressible pages, so that the large
 one fits into the machine.")]
     Scale(ScaleBench),
+    /// The interface of 2011, one synchronous call for each page, and the queue, side by side.
+    #[command(after_help = "\
+Examples:
+  tmem bench flaws
+  tmem bench flaws --pages *.pages --sample 128m --json
+
+The same pages and the same engine, three ways in turns: one call to another process for each 4 KiB page, with a bounce
+buffer, both on one CPU; a queue to a `tmem serve` with one worker; and calls of the engine in this process, in one
+thread. Figures are medians over rounds, and every byte that comes back is compared.")]
+    Flaws(FlawsBench),
+    /// The process that is called for each page.
+    #[command(hide = true)]
+    LegacyServer(LegacyServer),
 }
 
 #[derive(Debug, Args)]

@@ -12,6 +12,7 @@ mod process;
 mod random;
 mod report;
 mod run;
+mod serve;
 mod tree;
 mod zram;
 
@@ -22,7 +23,8 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // These deal with signals in their own ways.
-    let own_signals = matches!(cli.command, Command::Run(_) | Command::Monitor(_) | Command::Holder);
+    let own_signals =
+        matches!(cli.command, Command::Run(_) | Command::Monitor(_) | Command::Holder | Command::Serve(_));
     let ready = if own_signals { Ok(()) } else { interrupt::install() };
     match ready.and_then(|()| carry_out(&cli)) {
         Ok(code) => code,
@@ -40,10 +42,15 @@ fn carry_out(cli: &Cli) -> anyhow::Result<ExitCode> {
             BenchCommand::Engine(options) => bench::engine::run(options)?,
             BenchCommand::Churn(options) => bench::churn::run(options)?,
             BenchCommand::Scale(options) => bench::scale::run(options)?,
+            BenchCommand::Flaws(options) => bench::flaws::run(options)?,
+            BenchCommand::LegacyServer(options) => bench::flaws::legacy::serve(options)?,
         },
         Command::Estimate(options) => estimate::run(options)?,
         Command::Limit(options) => limit::run(options)?,
         Command::Doctor(options) => return doctor::run(options),
+        Command::Serve(options) => serve::run(options)?,
+        Command::Stat(options) => serve::stat::run(options)?,
+        Command::Client(options) => serve::client::run(options)?,
         Command::Run(options) => return Ok(run::run(options)),
         Command::Monitor(options) => return Ok(run::monitor::run(options)),
         Command::Holder => return Ok(run::lent::hold()),

@@ -1,7 +1,7 @@
-//! Descriptors that this process was started with, kept from some of those that it starts.
+//! Descriptors that this process was started with: taken over, or kept from some of those that it starts.
 
-use rustix::fd::BorrowedFd;
-use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+use rustix::fd::{BorrowedFd, OwnedFd, RawFd};
+use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
 use std::fs;
 
 /// Runs `start`; a process that it starts has none of the descriptors that this process was started with, but for the
@@ -21,6 +21,20 @@ pub fn without_inherited<T>(start: impl FnOnce() -> T) -> T {
     started
 }
 
+/// Another descriptor for what this process was given as `number` when it was started. The number itself stays open.
+///
+/// # Errors
+/// `BADF`: there is nothing. `MFILE`: no descriptors are left.
+pub fn duplicate_inherited(number: RawFd) -> Result<OwnedFd, Errno> {
+    if number < 0 {
+        return Err(Errno::BADF);
+    }
+    // SAFETY: the number is not -1. Whether it is open is for the call to find out, which neither closes, reads nor
+    // writes it.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+    fcntl_dupfd_cloexec(descriptor, 3)
+}
+
 /// Changes the flags of a descriptor. Returns whether it was open and had others.
 fn mark(number: i32, flags: FdFlags) -> bool {
     // SAFETY: the number is not -1. Whether it is open is for the two calls below to find out; they fail if not, and
@@ -33,7 +47,19 @@ fn mark(number: i32, flags: FdFlags) -> bool {
 mod tests {
     use super::*;
     use std::fs::File;
+    use std::os::fd::AsRawFd;
     use std::process::Command;
+
+    #[test]
+    fn what_was_inherited_is_taken_over() {
+        let file = File::open("/proc/self/status").unwrap();
+        let taken = duplicate_inherited(file.as_raw_fd()).unwrap();
+        assert_ne!(taken.as_raw_fd(), file.as_raw_fd());
+        drop(file);
+        assert!(std::io::read_to_string(File::from(taken)).unwrap().starts_with("Name:"));
+        assert_eq!(duplicate_inherited(-1).unwrap_err(), Errno::BADF);
+        assert_eq!(duplicate_inherited(RawFd::MAX).unwrap_err(), Errno::BADF);
+    }
 
     #[test]
     fn what_was_inherited_stays_here() {

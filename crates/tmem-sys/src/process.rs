@@ -130,6 +130,12 @@ pub fn proportional_anonymous(pid: u32) -> io::Result<u64> {
     kib_field(&fs::read(format!("/proc/{pid}/smaps_rollup"))?, "Pss_Anon:")
 }
 
+/// The user as which this process acts.
+#[must_use]
+pub fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 /// The number in a line `name  N kB`, in bytes.
 fn kib_field(text: &[u8], name: &str) -> io::Result<u64> {
     let mut lines = text.split(|&byte| byte == b'\n');

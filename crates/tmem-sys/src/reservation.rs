@@ -5,6 +5,7 @@
 //! valid and read as zeros. The whole is unmapped on drop. A child made by `fork` does not inherit it: two processes
 //! would believe that they own the same log.
 
+use crate::mapped::{collapse, touch};
 use crate::{HUGE_PAGE_BYTES, Memfd, PAGE_BYTES, SysError};
 use core::ffi::c_void;
 use core::ops::Range;
@@ -121,20 +122,13 @@ impl Reservation {
     /// Makes huge pages of a committed `range` (bytes, whole huge pages) whose memory is in use already. Returns
     /// whether it did: there may be none to be had, or the kernel may be older than 6.1.
     pub fn collapse(&self, range: &Range<usize>) -> bool {
-        let address = self.address(range);
-        // SAFETY: the range lies in our own mapping; page size is invisible to whoever reads or writes.
-        let collapsed = unsafe { libc::madvise(address, range.len(), libc::MADV_COLLAPSE) };
-        collapsed == 0
+        // SAFETY: the range lies in our own mapping.
+        unsafe { collapse(self.address(range), range.len()) }
     }
 
-    /// Takes base pages for a range.
     fn touch(&self, range: &Range<usize>) -> Result<(), SysError> {
-        let address = self.address(range);
-        // SAFETY: the range lies in our own mapping, and what it holds stays as it is.
-        match unsafe { rustix::mm::madvise(address, range.len(), Advice::LinuxPopulateWrite) } {
-            Ok(()) | Err(Errno::INVAL) => Ok(()),
-            Err(errno) => Err(SysError::NoMemory { bytes: range.len(), errno }),
-        }
+        // SAFETY: the range lies in our own mapping.
+        unsafe { touch(self.address(range), range.len()) }
     }
 
     /// Gives the memory of a privately committed `range` back to the system. It reads as zeros afterwards.

@@ -1,9 +1,9 @@
 //! A value that other processes see too.
 
+use crate::mapped::Mapped;
 use crate::{Memfd, PAGE_BYTES, SysError};
+use core::marker::PhantomData;
 use core::ops::Deref;
-use core::ptr::NonNull;
-use rustix::mm::{MapFlags, ProtFlags};
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// A type that can lie in memory which other processes write to.
@@ -24,14 +24,13 @@ unsafe impl<T: SharedMemory, const N: usize> SharedMemory for [T; N] {}
 /// by fork shares it.
 #[derive(Debug)]
 pub struct Shared<T: SharedMemory> {
-    value: NonNull<T>,
+    mapped: Mapped,
     memfd: Memfd,
+    value: PhantomData<T>,
 }
 
-// SAFETY: it is a reference to a `T`, which is Sync, and a descriptor; whoever drops it unmaps from any thread.
+// SAFETY: it is a reference to a `T`, which is Sync, and what may be dropped in any thread.
 unsafe impl<T: SharedMemory> Send for Shared<T> {}
-// SAFETY: it only gives out `&T`, and `T` is Sync.
-unsafe impl<T: SharedMemory> Sync for Shared<T> {}
 
 impl<T: SharedMemory> Shared<T> {
     /// Bytes of the memfd: whole pages.
@@ -46,12 +45,8 @@ impl<T: SharedMemory> Shared<T> {
     /// [`SysError::Memfd`] or [`SysError::NoMemory`].
     pub fn new(name: &str) -> Result<Self, SysError> {
         let memfd = Memfd::sealed(name, Self::BYTES)?;
-        let failed = |errno| SysError::NoMemory { bytes: Self::BYTES, errno };
-        let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
-        // SAFETY: a new mapping at an address that the kernel chooses touches nothing that exists.
-        let address = unsafe { rustix::mm::mmap(core::ptr::null_mut(), Self::BYTES, prot, flags, &memfd, 0) };
-        let value = NonNull::new(address.map_err(failed)?.cast()).ok_or_else(|| failed(rustix::io::Errno::NOMEM))?;
-        Ok(Self { value, memfd })
+        let mapped = Mapped::new(&memfd).map_err(|errno| SysError::NoMemory { bytes: Self::BYTES, errno })?;
+        Ok(Self { mapped, memfd, value: PhantomData })
     }
 
     /// What other processes map: [`Self::BYTES`] long, sealed at that size.
@@ -67,15 +62,7 @@ impl<T: SharedMemory> Deref for Shared<T> {
     fn deref(&self) -> &T {
         // SAFETY: mapped until drop, page-aligned, long enough (BYTES), never shorter (sealed); any bytes are a `T`,
         // and what other processes write is atomics only.
-        unsafe { self.value.as_ref() }
-    }
-}
-
-impl<T: SharedMemory> Drop for Shared<T> {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and references into it have borrowed `self`.
-        let unmapped = unsafe { rustix::mm::munmap(self.value.as_ptr().cast(), Self::BYTES) };
-        debug_assert!(unmapped.is_ok(), "munmap of our own mapping failed: {unmapped:?}");
+        unsafe { self.mapped.start().cast().as_ref() }
     }
 }
 
@@ -85,6 +72,7 @@ mod tests {
     use crate::futex::{Waited, wait, wake};
     use core::sync::atomic::{AtomicU32, Ordering};
     use core::time::Duration;
+    use rustix::mm::{MapFlags, ProtFlags};
     use std::time::Instant;
 
     #[repr(C)]

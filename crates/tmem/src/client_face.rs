@@ -291,6 +291,8 @@ fn destroy_pool(store: &Store, pool: &PoolCore) {
     if !pool.mark_destroyed() {
         return;
     }
+    // Nothing is put into it from here on.
+    store.engine.settle_state();
     store.engine.empty_pool(pool);
     store.engine.registry.remove_pool(pool);
     pool.owner.bury(&pool.cells.sum());
@@ -356,6 +358,21 @@ impl Pool {
     /// Makes all of an object missing.
     pub fn flush_object(&self, object: impl Into<ObjectId>) -> Outcome {
         self.run(object.into(), Action::FlushObject)
+    }
+
+    /// Makes everything missing that was in the pool when this was called; the pool stays. Takes a microsecond or so for
+    /// each object, and for what it held.
+    pub fn flush_all(&self) -> Outcome {
+        let engine = &self.client.store.engine;
+        let outcome = match self.client.check_pool(&self.core) {
+            Err(refusal) => Outcome::Refused(refusal),
+            Ok(()) => Outcome::Flushed { granules: engine.empty_pool(&self.core) },
+        };
+        let context = engine.contexts.take(&engine.budget);
+        for counter in counters_of(&Action::FlushObject, &outcome) {
+            engine.count(&context, &self.core, *counter, 1);
+        }
+        outcome
     }
 
     fn run(&self, object: ObjectId, mut action: Action<'_>) -> Outcome {

@@ -34,6 +34,8 @@ pub(crate) struct Engine {
     pub(crate) registry: Registry,
     /// Lock: taken before everything else. Whoever holds it cleans.
     cleaner: Mutex<Cleaner>,
+    /// Lock: taken before a context. Whoever holds it removes an object of a pool that is emptied.
+    emptying: Mutex<()>,
     pub(crate) signal: Signal,
     /// Counts changes of pools' policies: what was settled before one may be worth settling again.
     policies: AtomicU64,
@@ -59,6 +61,7 @@ impl Engine {
             loans: Loans::default(),
             registry: Registry::default(),
             cleaner,
+            emptying: Mutex::default(),
             signal: Signal::default(),
             policies: AtomicU64::new(1),
             slots,
@@ -88,15 +91,17 @@ impl Engine {
         }
     }
 
-    /// Removes everything in `pool`, which takes no more puts.
-    pub(crate) fn empty_pool(&self, pool: &PoolCore) {
-        self.settle_state();
-        let context = self.contexts.take(&self.budget);
+    /// Removes everything in `pool` that was there when this was called. Returns how many granules that were.
+    pub(crate) fn empty_pool(&self, pool: &PoolCore) -> u64 {
+        let mut flushed = 0;
         for id in self.tables.objects_of(pool.id) {
-            self.remove_object(&context, Target { pool, id, caller: &pool.owner });
+            // One context for all who empty pools, and no longer than for an object: operations need the others.
+            let _turn = self.emptying.lock().unwrap_or_else(PoisonError::into_inner);
+            let context = self.contexts.take(&self.budget);
+            flushed += self.remove_object(&context, Target { pool, id, caller: &pool.owner });
         }
-        drop(context);
         self.reclaim_now();
+        flushed
     }
 
     /// Calls the cleaner's thread if what was let go of has made a segment worth cleaning: nobody else may, if nothing is

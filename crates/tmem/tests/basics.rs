@@ -121,3 +121,31 @@ fn whole_granules_are_never_copied() {
         assert_eq!(pool.stats().bytes_copied, 50, "a part of a granule goes through scratch, and is counted");
     }
 }
+
+#[test]
+fn flushing_all_empties_the_pool_and_no_other() {
+    let store = store(64 << 20);
+    let client = store.client(ClientOptions::named("test"));
+    let [pool, other] = [(), ()].map(|()| client.create_pool(PoolOptions::persistent()).unwrap());
+    for object in 0..100 {
+        for pool in [&pool, &other] {
+            assert_eq!(pool.put(object, object << 20, &page(object)), Outcome::Stored);
+        }
+    }
+    assert_eq!(pool.put(7, 0, &[7; 3 * 4096]), Outcome::Stored);
+    let charged = client.charged_bytes();
+    assert_eq!(pool.flush_all(), Outcome::Flushed { granules: 103 });
+    assert!(client.charged_bytes() <= charged / 2);
+    let mut back = vec![0; 4096];
+    for object in 0..100 {
+        assert_eq!(pool.get(object, object << 20, &mut back), Outcome::Missing);
+        assert_eq!(other.get(object, object << 20, &mut back), Outcome::Filled);
+        assert!(back == page(object));
+    }
+    assert_eq!(pool.flush_all(), Outcome::Flushed { granules: 0 });
+    assert_eq!(pool.put(7, 0, &page(7)), Outcome::Stored);
+    store.validate();
+    pool.destroy().unwrap();
+    assert_eq!(pool.flush_all(), Outcome::Refused(tmem::Refusal::UnknownPool(pool.id())));
+    store.validate();
+}

@@ -13,6 +13,8 @@ const UNSAFE_PLACES: &[&str] = &[
     "crates/tmem-agent/",
     "crates/tmem-codec/",
     "crates/tmem-subject/",
+    "crates/tmem-ring/",
+    "crates/tmem-client-c/",
     "crates/tmem/src/segment.rs",
     "crates/tmem/src/slab.rs",
     "crates/tmem/src/loom_models.rs",
@@ -49,7 +51,9 @@ fn by_line(file: &File, wrong: impl Fn(usize) -> Option<String>) -> Vec<Offence>
 
 fn length(file: &File) -> Vec<Offence> {
     let count = file.lines.len();
-    let long = is_source(file) && count > LIMIT_LINES;
+    // A header for C is made of the sources, and as long as they make it.
+    let is_made = file.path.strip_suffix(".h").is_some();
+    let long = is_source(file) && !is_made && count > LIMIT_LINES;
     long.then(|| file.offence(count, format!("{count} lines; {LIMIT_LINES} are the limit"))).into_iter().collect()
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod churn;
 pub(crate) mod clock;
 pub(crate) mod codec;
 pub(crate) mod engine;
+pub(crate) mod flaws;
 pub(crate) mod full;
 pub(crate) mod scale;
 pub(crate) mod share;

@@ -1,0 +1,81 @@
+//! A `tmem serve` of our own, for the time of a measurement.
+
+use anyhow::{Context, Result, bail};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// How long it may take to start.
+const START: Duration = Duration::from_secs(20);
+
+/// The process, killed on drop. Its socket lies in a directory of its own.
+#[derive(Debug)]
+pub(super) struct Daemon {
+    child: Child,
+    directory: PathBuf,
+}
+
+impl Daemon {
+    /// One with one worker; returns when it takes clients.
+    pub(super) fn start(budget: usize) -> Result<Self> {
+        let directory = std::env::temp_dir().join(format!("tmem-flaws-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        let notify = directory.join("notify");
+        let ready = UnixDatagram::bind(&notify).context("cannot make a socket to be told that the daemon is ready")?;
+        ready.set_read_timeout(Some(START))?;
+        let program = std::env::current_exe().context("cannot find this program itself")?;
+        let mut command = Command::new(program);
+        command.arg("serve").arg("--socket").arg(directory.join("socket"));
+        command.args(["--workers", "1", "--log", "warn", "--budget", &budget.to_string()]);
+        let child =
+            command.env("NOTIFY_SOCKET", &notify).stdin(Stdio::null()).spawn().context("cannot start `tmem serve`")?;
+        let daemon = Self { child, directory };
+        let mut message = [0; 256];
+        loop {
+            let len = ready.recv(&mut message).context("`tmem serve` did not say that it is ready")?;
+            if message[..len].windows(7).any(|part| part == b"READY=1") {
+                return Ok(daemon);
+            }
+        }
+    }
+
+    /// Where clients find it.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.directory.join("socket")
+    }
+
+    /// CPU time that it has used so far.
+    pub(super) fn cpu(&self) -> Result<Duration> {
+        cpu_of(self.child.id())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended by itself; whatever is left of its files is of no use to anybody.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// CPU time of all threads of a process: `schedstat` counts nanoseconds, where `stat` counts ticks.
+pub(super) fn cpu_of(pid: u32) -> Result<Duration> {
+    let tasks = PathBuf::from(format!("/proc/{pid}/task"));
+    let entries = std::fs::read_dir(&tasks).with_context(|| format!("cannot read {}", tasks.display()))?;
+    let mut sum = Duration::ZERO;
+    for entry in entries {
+        sum += cpu_of_task(&entry?.path())?;
+    }
+    Ok(sum)
+}
+
+fn cpu_of_task(task: &Path) -> Result<Duration> {
+    let path = task.join("schedstat");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let Some(ns) = text.split_whitespace().next().and_then(|ns| ns.parse().ok()) else {
+        bail!("{} does not start with a number", path.display());
+    };
+    Ok(Duration::from_nanos(ns))
+}
