@@ -108,7 +108,7 @@ fn the_documents_numbers_are_ours() {
 #[cfg(feature = "server")]
 #[test]
 fn the_documents_reasons_for_closing_are_ours() {
-    use crate::server::Closed;
+    use crate::ring::Closed;
     assert_table("why the queue is closed", &[(Closed::Ended as u64, "ended"), (Closed::Broken as u64, "broken")]);
 }
 

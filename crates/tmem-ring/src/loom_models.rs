@@ -454,7 +454,7 @@ fn who_learns_that_the_queue_is_closed_sees_what_was_completed() {
             assert_eq!(server.ring.look(), Ok(ENTRIES));
             server.take_one();
             server.post(&clients);
-            server.ring.close(1);
+            server.ring.close(crate::ring::Closed::Ended);
             clients.ring();
         });
         client.wait(&bell, ENTRIES);

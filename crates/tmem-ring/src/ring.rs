@@ -33,6 +33,16 @@ pub(crate) type RawSubmission = [u64; SUBMISSION_WORDS];
 /// A completion as it lies in the ring.
 pub(crate) type RawCompletion = [u64; COMPLETION_WORDS];
 
+/// Why a queue is served no more.
+#[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the server's"))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Closed {
+    /// The client or the daemon wanted it.
+    Ended = 1,
+    /// The client broke the protocol.
+    Broken = 2,
+}
+
 /// The client's side. It trusts the server to keep to the protocol, but does not lose its own count if it does not.
 #[derive(Debug)]
 pub(crate) struct Submitter<M> {
@@ -281,11 +291,9 @@ impl<M: Deref<Target = [AtomicU64]>> Taker<M> {
         self.memory[at::ARMED].swap(0, Ordering::Relaxed); // Relaxed: one doorbell too many does no harm
     }
 
-    /// Says that the queue is served no more, and why (not 0). Returns whether the client's doorbell is to be rung:
-    /// whatever it sleeps for.
-    pub(crate) fn close(&self, why: u64) {
-        assert!(why != 0, "a reason");
+    /// Says that the queue is served no more, and why. The client's doorbell is to be rung then, whatever it sleeps for.
+    pub(crate) fn close(&self, why: Closed) {
         // Release: completions posted before; pairs with the load in `Submitter::closed`. The doorbell is rung anyway.
-        self.memory[at::CLOSED].store(why, Ordering::Release);
+        self.memory[at::CLOSED].store(why as u64, Ordering::Release);
     }
 }

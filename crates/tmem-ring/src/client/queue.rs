@@ -13,7 +13,7 @@ use crate::layout::SLICE_WORDS;
 use crate::memory::QueueMemory;
 use crate::operation::{Completion, Operation, Place, Refusal, Slice, Submission, granules_of, outcome_of};
 use crate::primitive::Ordering;
-use crate::ring::Submitter;
+use crate::ring::{Closed, Submitter};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 use tmem_sys::{Doorbell, poll_readable};
@@ -247,7 +247,7 @@ impl Queue {
         match closed {
             0 if self.gone => Err(QueueError::Gone),
             0 => Ok(None),
-            2 => Err(QueueError::Broken),
+            why if why == Closed::Broken as u64 => Err(QueueError::Broken),
             _ => Err(QueueError::Closed),
         }
     }

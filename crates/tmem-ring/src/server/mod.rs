@@ -56,9 +56,6 @@ mod session;
 mod tenant;
 mod wide;
 
-#[cfg(test)]
-pub(crate) use queue::Closed;
-
 pub use daemon::{Daemon, DaemonOptions};
 pub use local::{LocalAction, LocalCompletion, LocalOperation, LocalQueue};
 pub use service::{Service, ServiceStats};

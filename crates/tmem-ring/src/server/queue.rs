@@ -6,21 +6,12 @@ use super::wide::Wide;
 use crate::layout::{Layout, MOST_SLICES, SLICE_WORDS, at};
 use crate::memory::QueueMemory;
 use crate::operation::{Opcode, Outcome, Place, Refusal, Submission, completion_words, tag_of};
-use crate::ring::{Broken, Taker};
+use crate::ring::{Broken, Closed, Taker};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tmem_sys::{Doorbell, SysError, Words};
-
-/// Why a queue is served no more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Closed {
-    /// The client or the daemon wanted it.
-    Ended = 1,
-    /// The client broke the protocol.
-    Broken = 2,
-}
 
 /// A queue that workers serve.
 #[derive(Debug)]
@@ -151,9 +142,10 @@ impl Served {
         }
     }
 
-    /// Renews what `seems_busy` goes by.
+    /// Renews what `seems_busy` and people go by.
     fn show(&self, state: &State) {
         self.started.store(state.taker.started(), Ordering::Relaxed); // Relaxed: a hint
+        state.taker.show_started();
         let pieces = state.wides.last().is_some_and(Wide::has_more);
         self.has_pieces.store(pieces, Ordering::Relaxed); // Relaxed: a hint
     }
@@ -205,7 +197,6 @@ impl Served {
             let annex = annex_of(&todo.submission);
             jobs.push(Job { annex, ..job(todo.submission.tag, Ok(todo)) });
         }
-        state.taker.show_started();
         // Waking an idle CPU costs as much as a dozen operations.
         Ok(left >= MOST_OPERATIONS as u64 / 2)
     }
@@ -357,7 +348,7 @@ impl Served {
         }
         state.closed = Some(why);
         self.closed.store(true, Ordering::Relaxed); // Relaxed: a hint
-        state.taker.close(why as u64);
+        state.taker.close(why);
         self.ring();
         self.ended.notify_all();
         self.tenant.tell_of_closing(why == Closed::Broken);

@@ -154,11 +154,24 @@ impl Drop for Service {
     }
 }
 
+/// An assertion that fails in a worker ends the process, as clients are told by the end of their bells. Otherwise what
+/// it had claimed would never be completed, and whoever waits for that, or for its end, would wait for ever.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
 impl Shared {
     fn work(&self, worker: usize) {
         let mut jobs = Vec::new();
         let mut events = Vec::new();
         let mut start = Instant::now();
+        let _guard = AbortOnPanic;
         while !self.is_ending() {
             let Some((queue, more)) = self.claim(worker, &mut jobs) else {
                 self.rest(&mut events);
