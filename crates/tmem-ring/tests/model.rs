@@ -5,6 +5,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "../../tmem/tests/support/random.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the engine's tests use more of it, in several files")]
+mod random;
+
+use random::Random;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -22,36 +27,20 @@ const GRANULE: usize = 4096;
 const BUDGET: usize = 96 << 20;
 const REGION_BYTES: usize = 32 << 20;
 
-/// xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+/// A granule: nothing but zeros, words that compress, or noise.
+fn granule(random: &mut Random) -> [u8; GRANULE] {
+    let kind = random.index(4);
+    let base = random.next();
+    let mut granule = [0; GRANULE];
+    for (at, word) in granule.chunks_exact_mut(8).enumerate() {
+        let value = match kind {
+            0 => base.rotate_left(32) ^ base,
+            1 => random.next(),
+            _ => base & 0xffff_ff00 | (at as u64 / 7),
+        };
+        word.copy_from_slice(&value.to_le_bytes());
     }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end as u64).unwrap()
-    }
-
-    /// A granule: nothing but zeros, words that compress, or noise.
-    fn granule(&mut self) -> [u8; GRANULE] {
-        let kind = self.below(4);
-        let base = self.next();
-        let mut granule = [0; GRANULE];
-        for (at, word) in granule.chunks_exact_mut(8).enumerate() {
-            let value = match kind {
-                0 => base.rotate_left(32) ^ base,
-                1 => self.next(),
-                _ => base & 0xffff_ff00 | (at as u64 / 7),
-            };
-            word.copy_from_slice(&value.to_le_bytes());
-        }
-        granule
-    }
+    granule
 }
 
 /// What is asked for.
@@ -70,20 +59,20 @@ const BEFORE: u8 = 0xc3;
 
 fn random_ask(random: &mut Random) -> Ask {
     // Wide ones are rare, and long enough for many pieces.
-    let most = if random.below(30) == 0 { 1 << 20 } else { 6 * GRANULE };
-    let offset = random.below(48) * GRANULE;
-    let len = 1 + random.below(most);
-    let len = if random.below(3) == 0 { len } else { len.next_multiple_of(GRANULE) };
-    match random.below(10) {
+    let most = if random.index(30) == 0 { 1 << 20 } else { 6 * GRANULE };
+    let offset = random.index(48) * GRANULE;
+    let len = 1 + random.index(most);
+    let len = if random.index(3) == 0 { len } else { len.next_multiple_of(GRANULE) };
+    match random.index(10) {
         0..=3 => {
-            let mut bytes: Vec<u8> = (0..len.div_ceil(GRANULE)).flat_map(|_| random.granule()).collect();
+            let mut bytes: Vec<u8> = (0..len.div_ceil(GRANULE)).flat_map(|_| granule(random)).collect();
             bytes.truncate(len);
             Ask::Put { offset, bytes }
         }
-        4..=6 => Ask::Get { offset: offset + random.below(2) * random.below(GRANULE), len },
+        4..=6 => Ask::Get { offset: offset + random.index(2) * random.index(GRANULE), len },
         7 => Ask::Take { offset, len },
         8 => Ask::Flush { offset, len },
-        _ if random.below(4) == 0 => Ask::FlushObject,
+        _ if random.index(4) == 0 => Ask::FlushObject,
         _ => Ask::Get { offset: 0, len: 64 * GRANULE },
     }
 }
@@ -204,16 +193,16 @@ impl Remote {
         let pool = client.create_pool(PoolOptions::persistent()).unwrap();
         let region = client.create_region(REGION_BYTES, Backing::Small).unwrap();
         let queue = client.open_queue(16).unwrap();
-        Self { _client: client, queue, region, pool, random: Random(seed | 1) }
+        Self { _client: client, queue, region, pool, random: Random::new(seed) }
     }
 
     /// Cuts `len` bytes at `at` into slices, which lie in the region in another order.
     fn slices(&mut self, at: usize, len: usize) -> Vec<Slice> {
         let mut slices = Vec::new();
-        let (mut done, most) = (0, 1 + self.random.below(MOST_SLICES.min(5)));
+        let (mut done, most) = (0, 1 + self.random.index(MOST_SLICES.min(5)));
         while done < len {
-            let whole = (1 + self.random.below(4)) * GRANULE;
-            let part = if self.random.below(5) == 0 { 1 + self.random.below(GRANULE) } else { whole };
+            let whole = (1 + self.random.index(4)) * GRANULE;
+            let part = if self.random.index(5) == 0 { 1 + self.random.index(GRANULE) } else { whole };
             let part = if slices.len() + 1 == most { len - done } else { part.min(len - done) };
             slices.push(Slice { offset: 0, len: part as u64 });
             done += part;
@@ -291,11 +280,11 @@ impl Door for Remote {
 
 /// Asks in batches, and compares.
 fn drive(door: &mut dyn Door, seed: u64) {
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut random = Random::new(seed);
     let mut model = Model::default();
     for batch in 0..40 {
         let asked: Vec<(u64, Ask)> =
-            (0..1 + random.below(20)).map(|_| (random.next() % 3, random_ask(&mut random))).collect();
+            (0..1 + random.index(20)).map(|_| (random.next() % 3, random_ask(&mut random))).collect();
         let answers = door.carry_out(&asked);
         for (nth, ((object, ask), answer)) in asked.iter().zip(answers).enumerate() {
             let right = model.answer(*object, ask);

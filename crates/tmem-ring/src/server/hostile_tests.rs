@@ -2,12 +2,17 @@
 //!
 //! The one that behaves puts and gets, and compares every byte. `TMEM_SEED` runs one seed, `TMEM_SECONDS` runs for longer.
 
+#[path = "../../../tmem/tests/support/random.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the engine's tests use more of it, in several files")]
+mod random;
+
 use super::service::Service;
 use super::tenant::Tenant;
 use super::{LocalAction, LocalOperation, LocalQueue};
 use crate::layout::{Layout, at};
 use crate::memory::QueueMemory;
 use crate::operation::{ObjectId, Opcode, Outcome, Place, PoolId, Submission};
+use random::Random;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -17,31 +22,11 @@ use tmem_sys::{Backing, Doorbell, Region};
 const ENTRIES: u64 = 16;
 const REGION_BYTES: usize = 1 << 20;
 
-/// xorshift64*: good enough for nonsense.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    /// A number that is likely to be at an edge of something.
-    fn edge(&mut self) -> u64 {
-        let near = [0, 1, 4096, 1 << 17, 1 << 18, REGION_BYTES as u64, 1 << 32, 1 << 63, u64::MAX, u64::MAX - 4095];
-        let base = near[usize::try_from(self.below(near.len() as u64)).unwrap()];
-        if self.one_in(3) { self.next() } else { base.wrapping_add(self.below(3)).wrapping_sub(1) }
-    }
+/// A number that is likely to be at an edge of something.
+fn edge(random: &mut Random) -> u64 {
+    let near = [0, 1, 4096, 1 << 17, 1 << 18, REGION_BYTES as u64, 1 << 32, 1 << 63, u64::MAX, u64::MAX - 4095];
+    let base = random.pick(&near);
+    if random.one_in(3) { random.next() } else { base.wrapping_add(random.below(3)).wrapping_sub(1) }
 }
 
 /// A store with one client that behaves; others come and go.
@@ -114,7 +99,7 @@ impl Hostile {
         assert!(tenant.register(3, Region::create("tmem-hostile", REGION_BYTES, Backing::Small).unwrap()));
         let (number, served, bell) = world.service.open(&tenant, ENTRIES).unwrap();
         let layout = Layout::new(ENTRIES).unwrap();
-        Self { random: Random(seed | 1), number, memory: served.memory(), bell, layout, tenant, pool }
+        Self { random: Random::new(seed), number, memory: served.memory(), bell, layout, tenant, pool }
     }
 
     fn store(&self, at: usize, value: u64) {
@@ -125,8 +110,8 @@ impl Hostile {
     fn submission(&mut self) -> [u64; 8] {
         let random = &mut self.random;
         let opcodes = [Opcode::Put, Opcode::Get, Opcode::Take, Opcode::Flush, Opcode::FlushObject];
-        let opcode = opcodes[usize::try_from(random.below(5)).unwrap()];
-        let small = |random: &mut Random, end| if random.one_in(8) { random.edge() } else { random.below(end) };
+        let opcode = random.pick(&opcodes);
+        let small = |random: &mut Random, end| if random.one_in(8) { edge(random) } else { random.below(end) };
         let place = if random.one_in(3) {
             Place::Listed(small(random, ENTRIES))
         } else {
@@ -138,13 +123,13 @@ impl Hostile {
             pool: if random.one_in(10) { PoolId(u32::try_from(random.below(9)).unwrap()) } else { self.pool },
             tag: random.next(),
             object: ObjectId::from(random.below(3)),
-            offset: if random.one_in(4) { random.edge() } else { random.below(64) * 4096 },
+            offset: if random.one_in(4) { edge(random) } else { random.below(64) * 4096 },
             len: small(random, 600 << 10),
             place,
         };
         let mut words = submission.to_words();
         if random.one_in(10) {
-            words[usize::try_from(random.below(8)).unwrap()] = random.edge();
+            words[random.index(8)] = edge(random);
         }
         words
     }
@@ -158,7 +143,7 @@ impl Hostile {
         }
         let annex = self.layout.annex(self.random.below(ENTRIES));
         for nth in 0..8 {
-            let value = if self.random.one_in(2) { self.random.below(5) * 4096 } else { self.random.edge() };
+            let value = if self.random.one_in(2) { self.random.below(5) * 4096 } else { edge(&mut self.random) };
             self.store(annex + nth, value);
         }
         let count = self.random.below(5);
@@ -176,7 +161,7 @@ impl Hostile {
             }
             36 => {
                 let word = self.random.below(self.memory.len() as u64);
-                let value = self.random.edge();
+                let value = edge(&mut self.random);
                 self.store(usize::try_from(word).unwrap(), value);
             }
             37 => self.store(submitted, now(submitted).wrapping_sub(1)),
@@ -204,7 +189,7 @@ fn whatever_a_client_writes_others_are_served_and_right() {
     for seed in seeds.take_while(|_| end.is_none_or(|end| Instant::now() < end)) {
         println!("seed {seed}");
         let mut world = World::new(1 + usize::try_from(seed % 3).unwrap());
-        let mut hostile = Hostile::new(&world, seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1);
+        let mut hostile = Hostile::new(&world, seed);
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -237,11 +222,11 @@ fn lent_memory_that_changes_harms_nobody_else() {
     assert!(hostile.tenant.register(4, same));
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let mut random = Random(77);
+            let mut random = Random::new(77);
             // Relaxed in here: it says stop, and counts.
             while !stop.load(Ordering::Relaxed) {
                 let word = random.next().to_le_bytes();
-                region.write(usize::try_from(random.below(REGION_BYTES as u64 - 8)).unwrap(), &word);
+                region.write(random.index(REGION_BYTES - 8), &word);
                 changed.fetch_add(1, Ordering::Relaxed); // as above
             }
         });

@@ -1,7 +1,7 @@
 //! A client that puts, gets and flushes at random, in batches, and knows what every get must find.
 
-use super::Guest;
 use super::guest::REGION_BYTES;
+use super::{Guest, Random};
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
@@ -17,27 +17,6 @@ const BATCH: usize = 32;
 const BATCH_LIMIT: Duration = Duration::from_secs(10);
 
 const _: () = assert!(BATCH * BYTES <= REGION_BYTES, "a page for each");
-
-/// Numbers that look random (xorshift64*).
-#[derive(Debug, Clone)]
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-}
 
 /// The client, and what it knows.
 #[derive(Debug)]

@@ -2,9 +2,13 @@
 
 mod churn;
 mod guest;
+#[path = "../../../../tmem/tests/support/random.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the engine's tests use more of it, in several files")]
+mod random;
 
-pub(crate) use churn::{Churn, Random};
+pub(crate) use churn::Churn;
 pub(crate) use guest::Guest;
+pub(crate) use random::Random;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
