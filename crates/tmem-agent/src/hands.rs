@@ -10,9 +10,9 @@ use tmem_codec::{GRANULE, Policy, Temperature, Workspace};
 
 use crate::injection::{self, Call};
 use crate::protocol::{
-    ASKED, BATCH, BLOCK_HEADER_BYTES, BUSY, CANCELLED, Comm, Command, ENCODE, FILLED, FREE, GATE_FREE, GATE_HELD,
-    GATE_WAITED, GO, GONE, HUGE_BYTES, MAGIC, MOVE_OUT, MOVE_PAGES, MOVE_RANGE, MOVED, OCCUPIED, PAGE_BYTES, Packet,
-    READY, REFUSED_BY_KERNEL, REGION, REGIONS, TOUCH, encoded,
+    ASKED, BATCH, BLOCK_HEADER_BYTES, BLOCK_UNIT_BYTES, BUSY, CANCELLED, Comm, Command, ENCODE, FILLED, FREE,
+    GATE_FREE, GATE_HELD, GATE_WAITED, GO, GONE, HUGE_BYTES, MAGIC, MOVE_OUT, MOVE_PAGES, MOVE_RANGE, MOVED, OCCUPIED,
+    PAGE_BYTES, Packet, READY, REFUSED_BY_KERNEL, REGION, REGIONS, TOUCH, encoded,
 };
 use crate::{boot, sys, wire};
 
@@ -359,7 +359,7 @@ impl Hands {
                     let to = unsafe { core::slice::from_raw_parts_mut(to, room as usize) };
                     let block = tmem_codec::encode(own.workspace, policy, Temperature::Hot, page, to);
                     let Some(block) = block else { break };
-                    at = (start + block.len as u64).next_multiple_of(BLOCK_HEADER_BYTES);
+                    at = (start + block.len as u64).next_multiple_of(BLOCK_UNIT_BYTES);
                     encoded(block.codec as u8, block.len as u32)
                 }
             };

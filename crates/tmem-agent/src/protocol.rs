@@ -129,8 +129,10 @@ pub const HUGE_BYTES: u64 = 2 << 20;
 pub const BATCH: usize = 512;
 /// Pages of one MOVE: the gate is held so long.
 pub const MOVE_PAGES: usize = 64;
-/// Bytes in front of each block that [`ENCODE`] writes, left for the engine's header; blocks start at multiples of it.
-pub const BLOCK_HEADER_BYTES: u64 = 16;
+/// Bytes in front of each block that [`ENCODE`] writes, left for the engine's header.
+pub const BLOCK_HEADER_BYTES: u64 = 12;
+/// Blocks start at multiples of it.
+pub const BLOCK_UNIT_BYTES: u64 = 4;
 
 /// Nobody holds the gate.
 pub const GATE_FREE: u32 = 0;

@@ -1,11 +1,14 @@
 //! Pages, and the chunks of 512 of them that a huge page would cover.
 
 use core::ops::Range;
-use tmem_agent::protocol::PAGE_BYTES;
+use tmem_agent::protocol::{BLOCK_HEADER_BYTES, BLOCK_UNIT_BYTES, PAGE_BYTES};
 
 /// Bytes of a page, for slices.
 pub(crate) const PAGE: usize = 4096;
 const _: () = assert!(PAGE as u64 == PAGE_BYTES);
+
+// What the agent leaves room for is what the engine writes.
+const _: () = assert!(BLOCK_HEADER_BYTES == tmem::HEADER_BYTES as u64 && BLOCK_UNIT_BYTES == tmem::UNIT_BYTES as u64);
 
 /// Pages of a chunk.
 pub(crate) const CHUNK_PAGES: usize = 512;

@@ -2,13 +2,12 @@
 //!
 //! | bits | missing | filled | block | lost |
 //! |---|---|---|---|---|
-//! | 0-1 kind | 0 | 1 | 2 | 3 |
-//! | 2-3 heat | 0 | 0 | gets since the cleaner last looked, saturating | 0 |
-//! | 4-7 index | 0 | 0 | which granule of its block this is | 0 |
-//! | 8-11 count | 0 | 0 | granules in the block, less one | 0 |
-//! | 12-24 size | 0 | 0 | units of the block, header included, less one | 0 |
-//! | 25-41 place | 0 | 0 | first unit within the segment | 0 |
-//! | 42-63 segment | 0 | 0 | row of the segment table | 0 |
+//! | 0-2 kind | 0 | 1 | 4 to 7: 4 more than its heat, the gets since the cleaner last looked, saturating | 2 |
+//! | 3-6 index | 0 | 0 | which granule of its block this is | 0 |
+//! | 7-10 count | 0 | 0 | granules in the block, less one | 0 |
+//! | 11-25 size | 0 | 0 | units of the block, header included, less one | 0 |
+//! | 26-44 place | 0 | 0 | first unit within the segment | 0 |
+//! | 45-63 segment | 0 | 0 | row of the segment table | 0 |
 //! | 32-63 pattern | 0 | the 4 bytes that repeat | (see above) | 0 |
 //!
 //! All other combinations are illegal. `lost` says that the bytes were accepted and then found damaged: it is never
@@ -19,26 +18,31 @@
 use crate::bits::Field;
 use crate::units::SegmentId;
 
-const KIND: Field = Field::lowest(2);
-const HEAT: Field = Field::after(KIND, 2);
-const INDEX: Field = Field::after(HEAT, 4);
+const KIND: Field = Field::lowest(3);
+const INDEX: Field = Field::after(KIND, 4);
 const COUNT: Field = Field::after(INDEX, 4);
-const SIZE: Field = Field::after(COUNT, 13);
-const PLACE: Field = Field::after(SIZE, 17);
-const SEGMENT: Field = Field::after(PLACE, 22);
+const SIZE: Field = Field::after(COUNT, 15);
+const PLACE: Field = Field::after(SIZE, 19);
+const SEGMENT: Field = Field::after(PLACE, 19);
 const PATTERN: Field = Field::after(Field::lowest(32), 32);
 const _: () = assert!(SEGMENT.end() == 64 && PATTERN.end() == 64);
 const _: () = assert!(COUNT.max() + 1 == crate::units::BLOCK_GRANULES as u64);
 const _: () = assert!(PLACE.max() + 1 == crate::units::SEGMENT_UNITS as u64);
-const _: () = assert!(SIZE.max() + 1 >= (tmem_codec::MAX_BLOCK / crate::units::UNIT_BYTES + 2) as u64);
+
+/// Units of the largest block that an entry can name.
+pub(crate) const MAX_UNITS: u32 = 1 << 15;
+const _: () = assert!(SIZE.max() + 1 == MAX_UNITS as u64);
 
 /// Segments that an entry can name.
-pub(crate) const MAX_SEGMENTS: u32 = 1 << 22;
+pub(crate) const MAX_SEGMENTS: u32 = 1 << 19;
 const _: () = assert!(SEGMENT.max() + 1 == MAX_SEGMENTS as u64);
 
 /// The largest heat.
 pub(crate) const MAX_HEAT: u32 = 3;
-const _: () = assert!(HEAT.max() == MAX_HEAT as u64);
+
+/// The kind of a block without heat. A block's kind is its heat more.
+const COLD_BLOCK: u32 = 4;
+const _: () = assert!(KIND.max() == (COLD_BLOCK + MAX_HEAT) as u64);
 
 /// The packed word of the module's table.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -94,7 +98,7 @@ impl Entry {
     /// Nothing is stored. The zero word, so that fresh tables are empty tables.
     pub(crate) const MISSING: Self = Self(0);
     /// Accepted once, found damaged since.
-    pub(crate) const LOST: Self = Self(3);
+    pub(crate) const LOST: Self = Self(2);
 
     /// A granule of `pattern`, repeated.
     pub(crate) fn filled(pattern: u32) -> Self {
@@ -104,7 +108,7 @@ impl Entry {
     /// A granule in a block, with no heat.
     pub(crate) fn block(block: BlockRef) -> Self {
         assert!(block.granules >= 1 && block.index < block.granules && block.units >= 2);
-        let word = KIND.set(0, 2);
+        let word = KIND.set(0, u64::from(COLD_BLOCK));
         let word = INDEX.set(word, u64::from(block.index));
         let word = COUNT.set(word, u64::from(block.granules - 1));
         let word = SIZE.set(word, u64::from(block.units - 1));
@@ -129,10 +133,10 @@ impl Entry {
 
     /// Unpacked.
     pub(crate) fn kind(self) -> EntryKind {
-        match KIND.get(self.0) {
+        match KIND.get32(self.0) {
             0 => EntryKind::Missing,
             1 => EntryKind::Filled(PATTERN.get32(self.0)),
-            2 => EntryKind::Block(BlockRef {
+            COLD_BLOCK.. => EntryKind::Block(BlockRef {
                 segment: SegmentId(SEGMENT.get32(self.0)),
                 place: PLACE.get32(self.0),
                 units: SIZE.get32(self.0) + 1,
@@ -151,20 +155,24 @@ impl Entry {
         }
     }
 
+    fn is_block(self) -> bool {
+        KIND.get32(self.0) >= COLD_BLOCK
+    }
+
     /// Gets since the cleaner last looked, up to [`MAX_HEAT`].
     pub(crate) fn heat(self) -> u32 {
-        if KIND.get(self.0) == 2 { HEAT.get32(self.0) } else { 0 }
+        KIND.get32(self.0).saturating_sub(COLD_BLOCK)
     }
 
     /// The same with `heat`. Only blocks have any.
     pub(crate) fn with_heat(self, heat: u32) -> Self {
-        if KIND.get(self.0) == 2 { Self(HEAT.set(self.0, u64::from(heat.min(MAX_HEAT)))) } else { self }
+        if self.is_block() { Self(KIND.set(self.0, u64::from(COLD_BLOCK + heat.min(MAX_HEAT)))) } else { self }
     }
 
     /// One get more, or nothing if that changes nothing.
     pub(crate) fn warmed(self) -> Option<Self> {
         let heat = self.heat();
-        (KIND.get(self.0) == 2 && heat < MAX_HEAT).then(|| self.with_heat(heat + 1))
+        (self.is_block() && heat < MAX_HEAT).then(|| self.with_heat(heat + 1))
     }
 
     /// Whether both name the same contents, whatever their heat.
@@ -186,7 +194,7 @@ mod tests {
     #[test]
     fn a_block_survives_packing_at_the_corners() {
         for (segment, place, units, granules) in
-            [(0, 0, 2, 1), (MAX_SEGMENTS - 1, crate::units::SEGMENT_UNITS - 1, 8192, 16), (77, 1234, 4098, 16)]
+            [(0, 0, 4, 1), (MAX_SEGMENTS - 1, crate::units::SEGMENT_UNITS - 1, 32768, 16), (77, 1234, 16388, 16)]
         {
             for index in 0..granules {
                 let block = BlockRef { segment: SegmentId(segment), place, units, granules, index };

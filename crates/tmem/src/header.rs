@@ -1,46 +1,53 @@
 //! The header in front of every block of the log.
 //!
-//! Two little-endian 64-bit words, then the payload, padded to a whole unit:
+//! A little-endian 64-bit word and a checksum, then the payload, then, if the last granule is ragged, its length; padded
+//! to a whole unit:
 //!
-//! | word | bits | field |
-//! |---|---|---|
-//! | 0 | 0-27 | leaf: with `first` it finds the block's entries again |
-//! | 0 | 28-32 | first: index within the leaf of the block's first granule |
-//! | 0 | 33-36 | granules in the block, less one |
-//! | 0 | 37-48 | bytes put into the last granule, less one (the rest of it reads as zeros) |
-//! | 0 | 49-56 | codec |
-//! | 0 | 57-62 | version of the codec's tables (0: none) |
-//! | 0 | 63 | settled: the cleaner has taken it as cold already |
-//! | 1 | 0-16 | bytes of payload |
-//! | 1 | 17-31 | [`MAGIC`] |
-//! | 1 | 32-63 | CRC-32C of everything above and of the payload |
+//! | word, bits | field |
+//! |---|---|
+//! | 0-27 | leaf: with `first` it finds the block's entries again |
+//! | 28-32 | first: index within the leaf of the block's first granule |
+//! | 33-36 | granules in the block, less one |
+//! | 37-52 | bytes of payload, less one |
+//! | 53-55, 56-57 | codec: stage and transform, the lowest bits of both halves of its number |
+//! | 58 | settled: the cleaner has taken it as cold already |
+//! | 59 | ragged: behind the payload stand the bytes put into the last granule, u16. The rest of it reads as zeros |
+//! | 60-63 | [`MAGIC`] |
 //!
-//! The checksum covers the owner too: a block that is intact but belongs to somebody else is as corrupt as a damaged
-//! one.
+//! The checksum is the CRC-32C of the word, the payload, and the length behind it. It covers the owner too: a block that
+//! is intact but belongs to somebody else is as corrupt as a damaged one.
 
 use crate::bits::Field;
+use crate::entry::MAX_UNITS;
 use crate::units::{BLOCK_GRANULES, GRANULE_BYTES, UNIT_BYTES, units_for};
 use tmem_codec::Codec;
 
 /// Bytes of a header.
-pub(crate) const HEADER_BYTES: usize = 16;
-const _: () = assert!(HEADER_BYTES == UNIT_BYTES);
+pub const HEADER_BYTES: usize = 12;
+const _: () = assert!(HEADER_BYTES.is_multiple_of(UNIT_BYTES));
 
-/// Marks a header, and says which version of this format it is.
-const MAGIC: u64 = 0x5A01;
+/// Bytes of the length behind the payload of a ragged block.
+pub(crate) const TAIL_BYTES: usize = 2;
+
+/// Units of the largest block.
+pub(crate) const MAX_BLOCK_UNITS: u32 = units_for(HEADER_BYTES + tmem_codec::MAX_BLOCK + TAIL_BYTES);
+const _: () = assert!(MAX_BLOCK_UNITS <= MAX_UNITS);
+
+/// Marks a header, and says which version of this format it is. A word of zeros is no header.
+const MAGIC: u64 = 11;
 
 const LEAF: Field = Field::lowest(28);
 const FIRST: Field = Field::after(LEAF, 5);
 const COUNT: Field = Field::after(FIRST, 4);
-const TAIL: Field = Field::after(COUNT, 12);
-const CODEC: Field = Field::after(TAIL, 8);
-const TABLES: Field = Field::after(CODEC, 6);
-const SETTLED: Field = Field::after(TABLES, 1);
-const STORED: Field = Field::lowest(17);
-const MAGIC_FIELD: Field = Field::after(STORED, 15);
-const _: () = assert!(SETTLED.end() == 64 && MAGIC_FIELD.end() == 32);
-const _: () = assert!(COUNT.max() + 1 == BLOCK_GRANULES as u64 && TAIL.max() + 1 == GRANULE_BYTES as u64);
-const _: () = assert!(STORED.max() >= tmem_codec::MAX_BLOCK as u64);
+const STORED: Field = Field::after(COUNT, 16);
+const STAGE: Field = Field::after(STORED, 3);
+const TRANSFORM: Field = Field::after(STAGE, 2);
+const SETTLED: Field = Field::after(TRANSFORM, 1);
+const RAGGED: Field = Field::after(SETTLED, 1);
+const MAGIC_FIELD: Field = Field::after(RAGGED, 4);
+const _: () = assert!(MAGIC_FIELD.end() == 64);
+const _: () = assert!(COUNT.max() + 1 == BLOCK_GRANULES as u64);
+const _: () = assert!(STORED.max() + 1 >= tmem_codec::MAX_BLOCK as u64);
 
 /// Leaves that a header can name.
 pub(crate) const MAX_LEAVES: u32 = 1 << 28;
@@ -74,107 +81,139 @@ impl Header {
         }
     }
 
-    /// Units of the whole block.
-    pub(crate) fn units(&self) -> u32 {
-        units_for(HEADER_BYTES + self.stored_bytes)
+    /// Whether the last granule is not a whole one.
+    fn is_ragged(&self) -> bool {
+        !self.raw_bytes.is_multiple_of(GRANULE_BYTES)
     }
 
-    /// The header's bytes in front of `payload`, which is `stored_bytes` long.
-    pub(crate) fn seal(&self, payload: &[u8]) -> [u8; HEADER_BYTES] {
-        assert!(payload.len() == self.stored_bytes && self.raw_bytes >= 1);
-        let tail = (self.raw_bytes - 1) % GRANULE_BYTES;
-        let word0 = LEAF.set(0, u64::from(self.leaf));
-        let word0 = FIRST.set(word0, u64::from(self.first));
-        let word0 = COUNT.set(word0, u64::from(self.granules() - 1));
-        let word0 = TAIL.set(word0, tail as u64);
-        let word0 = CODEC.set(word0, u64::from(self.codec as u8));
-        let word0 = SETTLED.set(word0, u64::from(self.settled));
-        let low1 = MAGIC_FIELD.set(STORED.set(0, self.stored_bytes as u64), MAGIC);
-        let mut bytes = [0; HEADER_BYTES];
-        bytes[..8].copy_from_slice(&word0.to_le_bytes());
-        bytes[8..].copy_from_slice(&low1.to_le_bytes());
-        let checksum = checksum(&bytes, payload);
-        bytes[12..].copy_from_slice(&checksum.to_le_bytes());
-        bytes
+    /// Bytes of the whole block.
+    pub(crate) fn block_bytes(&self) -> usize {
+        HEADER_BYTES + self.stored_bytes + if self.is_ragged() { TAIL_BYTES } else { 0 }
+    }
+
+    /// Units of the whole block.
+    pub(crate) fn units(&self) -> u32 {
+        units_for(self.block_bytes())
+    }
+
+    /// Completes the block at the start of `bytes`, where its payload stands already: writes what is in front of that and
+    /// behind it.
+    pub(crate) fn seal(&self, bytes: &mut [u8]) {
+        assert!(self.raw_bytes >= 1 && self.stored_bytes >= 1);
+        let number = u64::from(self.codec as u8);
+        let word = LEAF.set(0, u64::from(self.leaf));
+        let word = FIRST.set(word, u64::from(self.first));
+        let word = COUNT.set(word, u64::from(self.granules() - 1));
+        let word = STORED.set(word, self.stored_bytes as u64 - 1);
+        let word = STAGE.set(word, number & 15);
+        let word = TRANSFORM.set(word, number >> 4);
+        let word = SETTLED.set(word, u64::from(self.settled));
+        let word = RAGGED.set(word, u64::from(self.is_ragged()));
+        let word = MAGIC_FIELD.set(word, MAGIC).to_le_bytes();
+        let (head, rest) = bytes[..self.block_bytes()].split_at_mut(HEADER_BYTES);
+        if self.is_ragged() {
+            #[expect(clippy::cast_possible_truncation, reason = "less than a granule")]
+            let tail = (self.raw_bytes % GRANULE_BYTES) as u16;
+            rest[self.stored_bytes..].copy_from_slice(&tail.to_le_bytes());
+        }
+        head[..8].copy_from_slice(&word);
+        head[8..].copy_from_slice(&checksum(word, rest).to_le_bytes());
     }
 
     /// Reads the header at the start of `bytes`, without looking at the payload.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Damaged> {
-        let (word0, rest) = bytes.split_first_chunk::<8>().ok_or(Damaged)?;
-        let (word1, rest) = rest.split_first_chunk::<8>().ok_or(Damaged)?;
-        let (word0, word1) = (u64::from_le_bytes(*word0), u64::from_le_bytes(*word1));
-        #[expect(clippy::cast_possible_truncation, reason = "fields of at most 17 bits")]
-        let (count, tail, stored) = (COUNT.get(word0) as usize, TAIL.get(word0) as usize, STORED.get(word1) as usize);
-        #[expect(clippy::cast_possible_truncation, reason = "a field of 8 bits")]
-        let codec = Codec::try_from(CODEC.get(word0) as u8).map_err(|_| Damaged)?;
-        let raw_bytes = count * GRANULE_BYTES + tail + 1;
-        let sane =
-            MAGIC_FIELD.get(word1) == MAGIC && TABLES.get(word0) == 0 && stored <= rest.len() && stored <= raw_bytes;
-        let first = FIRST.get32(word0);
-        if !sane || stored == 0 {
+        let (word, rest) = bytes.split_first_chunk::<8>().ok_or(Damaged)?;
+        let (_, rest) = rest.split_first_chunk::<4>().ok_or(Damaged)?;
+        let word = u64::from_le_bytes(*word);
+        #[expect(clippy::cast_possible_truncation, reason = "fields of at most 16 bits")]
+        let (granules, stored_bytes) = (COUNT.get(word) as usize + 1, STORED.get(word) as usize + 1);
+        #[expect(clippy::cast_possible_truncation, reason = "a field of 2 bits and one of 3")]
+        let codec = Codec::try_from((TRANSFORM.get(word) << 4 | STAGE.get(word)) as u8).map_err(|_| Damaged)?;
+        let ragged_by = match RAGGED.get(word) {
+            0 => 0,
+            _ => {
+                let tail = rest.get(stored_bytes..).and_then(|behind| behind.first_chunk()).ok_or(Damaged)?;
+                let tail = usize::from(u16::from_le_bytes(*tail));
+                GRANULE_BYTES - Some(tail).filter(|tail| (1..GRANULE_BYTES).contains(tail)).ok_or(Damaged)?
+            }
+        };
+        let raw_bytes = granules * GRANULE_BYTES - ragged_by;
+        if MAGIC_FIELD.get(word) != MAGIC || stored_bytes > rest.len() || stored_bytes > raw_bytes {
             return Err(Damaged);
         }
-        let settled = SETTLED.get(word0) != 0;
-        Ok(Self { leaf: LEAF.get32(word0), first, raw_bytes, codec, settled, stored_bytes: stored })
+        let settled = SETTLED.get(word) != 0;
+        Ok(Self { leaf: LEAF.get32(word), first: FIRST.get32(word), raw_bytes, codec, settled, stored_bytes })
     }
 
     /// Reads the header at the start of `bytes` and checks it and the payload, which it returns, against the checksum.
     pub(crate) fn verify(bytes: &[u8]) -> Result<(Self, &[u8]), Damaged> {
         let header = Self::parse(bytes)?;
-        let (head, rest) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or(Damaged)?;
-        let payload = &rest[..header.stored_bytes];
-        let (_, found) = head.split_last_chunk::<4>().ok_or(Damaged)?;
-        if checksum(head, payload) != u32::from_le_bytes(*found) {
+        let (word, rest) = bytes.split_first_chunk::<8>().ok_or(Damaged)?;
+        let (found, _) = rest.split_first_chunk::<4>().ok_or(Damaged)?;
+        let covered = &bytes[HEADER_BYTES..header.block_bytes()];
+        if checksum(*word, covered) != u32::from_le_bytes(*found) {
             return Err(Damaged);
         }
-        Ok((header, payload))
+        Ok((header, &covered[..header.stored_bytes]))
     }
 }
 
-/// Of the first 12 bytes of the header and of the payload.
-fn checksum(header: &[u8; HEADER_BYTES], payload: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&header[..12]), payload)
+/// Of the word and of what stands behind the header.
+fn checksum(word: [u8; 8], covered: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&word), covered)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::unit_bytes;
 
     fn sample(stored_bytes: usize, raw_bytes: usize) -> Header {
         Header { leaf: MAX_LEAVES - 1, first: 31, raw_bytes, codec: Codec::Lz4, settled: true, stored_bytes }
     }
 
+    /// A block of that header around a payload.
+    fn sealed(header: &Header, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; header.block_bytes()];
+        bytes[HEADER_BYTES..][..payload.len()].copy_from_slice(payload);
+        header.seal(&mut bytes);
+        bytes
+    }
+
     #[test]
     fn a_header_survives_sealing_at_the_corners() {
-        for (stored, raw) in [(1, 1), (8, 4096), (4096, 4096), (5, 4097), (65536, 65536), (100, 61441)] {
-            let payload = vec![7; stored];
-            let header = sample(stored, raw);
-            let mut bytes = header.seal(&payload).to_vec();
-            bytes.extend(&payload);
-            assert_eq!(Header::verify(&bytes), Ok((header, payload.as_slice())));
+        for (stored, raw) in [(1, 1), (8, 4096), (4096, 4096), (5, 4097), (4095, 4095), (65536, 65536), (100, 61441)] {
+            for codec in Codec::ALL {
+                let payload = vec![7; stored];
+                let header = Header { codec: *codec, ..sample(stored, raw) };
+                let bytes = sealed(&header, &payload);
+                assert!(bytes.len() <= unit_bytes(MAX_BLOCK_UNITS));
+                assert_eq!(Header::verify(&bytes), Ok((header, payload.as_slice())));
+            }
         }
     }
 
     #[test]
     fn every_flipped_bit_is_seen() {
         let payload: Vec<u8> = (0..100).collect();
-        let mut bytes = sample(100, 4096).seal(&payload).to_vec();
-        bytes.extend(&payload);
-        for bit in 0..bytes.len() * 8 {
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Header::verify(&bytes), Err(Damaged), "bit {bit}");
-            bytes[bit / 8] ^= 1 << (bit % 8);
+        for raw in [4096, 4000] {
+            let mut bytes = sealed(&sample(100, raw), &payload);
+            for bit in 0..bytes.len() * 8 {
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(Header::verify(&bytes), Err(Damaged), "bit {bit}");
+                bytes[bit / 8] ^= 1 << (bit % 8);
+            }
+            assert!(Header::verify(&bytes).is_ok());
         }
-        assert!(Header::verify(&bytes).is_ok());
     }
 
     #[test]
     fn short_and_empty_bytes_are_damaged() {
-        let payload = [1; 50];
-        let mut bytes = sample(50, 4096).seal(&payload).to_vec();
-        bytes.extend(payload);
-        for len in 0..bytes.len() {
-            assert_eq!(Header::verify(&bytes[..len]), Err(Damaged), "{len} bytes");
+        for raw in [4096, 4000] {
+            let bytes = sealed(&sample(50, raw), &[1; 50]);
+            for len in 0..bytes.len() {
+                assert_eq!(Header::verify(&bytes[..len]), Err(Damaged), "{len} bytes");
+            }
         }
         assert_eq!(Header::verify(&[0; 64]), Err(Damaged));
     }

@@ -90,6 +90,8 @@ pub use client::{ClientId, ClientState, Persistence, Sharing};
 #[cfg(not(loom))]
 pub use client_face::{Client, Pool, PoolOptions};
 #[cfg(not(loom))]
+pub use header::HEADER_BYTES;
+#[cfg(not(loom))]
 pub use loan::{Content, LentBlock, Loan, MOST_ROOM_BYTES, Room};
 #[cfg(not(loom))]
 pub use ops::Located;
@@ -104,4 +106,4 @@ pub use store::{Cleaning, ClientOptions, MemoryUsage, Store, StoreError, StoreOp
 #[cfg(not(loom))]
 pub use table::{ObjectId, PoolId};
 pub use tmem_codec::Policy;
-pub use units::{GRANULE_BYTES, SEGMENT_BYTES};
+pub use units::{GRANULE_BYTES, SEGMENT_BYTES, UNIT_BYTES};

@@ -43,7 +43,7 @@ pub struct Loan {
 pub struct Room {
     /// Number of the region, for [`Store::region`](crate::Store::region).
     pub region: u32,
-    /// First byte within the region; a multiple of 16.
+    /// First byte within the region; a multiple of [`UNIT_BYTES`](crate::UNIT_BYTES).
     pub offset_bytes: u64,
     /// Bytes. At least as many as were asked for: what is left of the segment.
     pub len: usize,
@@ -89,9 +89,9 @@ impl Loan {
         Self { pool, lent }
     }
 
-    /// Where the next blocks go: at least `bytes` of room, 16 for each block's header included. Opens another segment
-    /// if this one has less, and cleans if there is none. Room that was given out before and not entered is
-    /// forgotten.
+    /// Where the next blocks go: at least `bytes` of room, [`HEADER_BYTES`](crate::HEADER_BYTES) for each block
+    /// included. Opens another segment if this one has less, and cleans if there is none. Room that was given out
+    /// before and not entered is forgotten.
     ///
     /// A segment's rest of less than `bytes` is left unused, so little should be asked for and much be filled.
     ///
@@ -120,8 +120,9 @@ impl Loan {
         Ok(Room { region, offset_bytes, len })
     }
 
-    /// Enters granules of which the blocks were encoded, in this order, from the start of the room on: each as 16
-    /// bytes for its header, the payload, and what it takes to a multiple of 16. Replaces what was there, as puts do.
+    /// Enters granules of which the blocks were encoded, in this order, from the start of the room on: each as
+    /// [`HEADER_BYTES`](crate::HEADER_BYTES) for its header, the payload, and what it takes to a multiple of
+    /// [`UNIT_BYTES`](crate::UNIT_BYTES). Replaces what was there, as puts do.
     ///
     /// Returns how many were entered, from the first on, and why the next one was not. That one and all after it are
     /// missing then, as after a put that failed, unless the pool or client was destroyed. Either way the room ends

@@ -6,8 +6,8 @@
 //! |---|---|
 //! | 0-2 | state |
 //! | 3-4 | class |
-//! | 5-22 | live: units that entries refer to |
-//! | 23-40 | filled: units that blocks have been committed to, from the segment's start |
+//! | 5-24 | live: units that entries refer to |
+//! | 25-44 | filled: units that blocks have been committed to, from the segment's start |
 //!
 //! | state | value | memory | blocks | next |
 //! |---|---|---|---|---|
@@ -27,8 +27,8 @@ use crate::units::SEGMENT_UNITS;
 
 const STATE: Field = Field::lowest(3);
 const CLASS: Field = Field::after(STATE, 2);
-const LIVE: Field = Field::after(CLASS, 18);
-const FILLED: Field = Field::after(LIVE, 18);
+const LIVE: Field = Field::after(CLASS, 20);
+const FILLED: Field = Field::after(LIVE, 20);
 const _: () = assert!(LIVE.max() >= SEGMENT_UNITS as u64 && FILLED.max() >= SEGMENT_UNITS as u64);
 
 /// What a segment is. The values stand in the module's table.

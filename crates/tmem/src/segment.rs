@@ -11,7 +11,7 @@
 
 use crate::entry::{BlockRef, MAX_SEGMENTS};
 use crate::epoch::Pin;
-use crate::header::{HEADER_BYTES, Header};
+use crate::header::{HEADER_BYTES, Header, TAIL_BYTES};
 use crate::row::{Row, State};
 use crate::units::{SEGMENT_BYTES, SEGMENT_UNITS, SegmentId, unit_bytes};
 use std::sync::OnceLock;
@@ -176,7 +176,7 @@ impl OpenSegment {
 
     /// Bytes that the payload of one more block may have.
     pub(crate) fn room(&self) -> usize {
-        unit_bytes(SEGMENT_UNITS - self.tail).saturating_sub(HEADER_BYTES)
+        self.left_bytes().saturating_sub(HEADER_BYTES + TAIL_BYTES)
     }
 
     /// Bytes in all for more blocks with their headers.
@@ -200,9 +200,7 @@ impl OpenSegment {
 
     /// Finishes the block whose payload was written to [`Self::payload`].
     pub(crate) fn push(&mut self, segments: &Segments, header: &Header) -> BlockRef {
-        let bytes = self.tail_bytes(segments);
-        let (head, rest) = bytes.split_at_mut(HEADER_BYTES);
-        head.copy_from_slice(&header.seal(&rest[..header.stored_bytes]));
+        header.seal(self.tail_bytes(segments));
         self.advance(header)
     }
 

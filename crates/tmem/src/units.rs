@@ -7,10 +7,10 @@ pub const GRANULE_BYTES: usize = tmem_codec::GRANULE;
 pub const SEGMENT_BYTES: usize = 2 << 20;
 
 /// Bytes of a unit: blocks start at multiples of it within their segment.
-pub(crate) const UNIT_BYTES: usize = 16;
+pub const UNIT_BYTES: usize = 4;
 
 /// Units in a segment.
-pub(crate) const SEGMENT_UNITS: u32 = 131_072;
+pub(crate) const SEGMENT_UNITS: u32 = 524_288;
 
 /// Granules in the largest block.
 pub(crate) const BLOCK_GRANULES: usize = tmem_codec::MAX_BLOCK / GRANULE_BYTES;

@@ -12,8 +12,8 @@ use support::pages::{self, KINDS, Kind, PAGE};
 use support::random::Random;
 use support::{GRANULE, MIB, pool_of, quiet_store};
 use tmem::{
-    Cleaning, ClientOptions, Content, LentBlock, Loan, Located, MOST_ROOM_BYTES, Outcome, Policy, Pool, PoolOptions,
-    REGION_BYTES, Refusal, Rejection, Room, SEGMENT_BYTES, Store, StoreOptions,
+    Cleaning, ClientOptions, Content, HEADER_BYTES, LentBlock, Loan, Located, MOST_ROOM_BYTES, Outcome, Policy, Pool,
+    PoolOptions, REGION_BYTES, Refusal, Rejection, Room, SEGMENT_BYTES, Store, StoreOptions, UNIT_BYTES,
 };
 use tmem_codec::{Codec, Temperature, Workspace};
 
@@ -47,11 +47,11 @@ impl Encoder {
             let mut payload = [0; PAGE];
             let encoded =
                 tmem_codec::encode(&mut self.workspace, Policy::Fast, Temperature::Hot, page, &mut payload).unwrap();
-            let taken = (16 + encoded.len as u64).next_multiple_of(16);
+            let taken = ((HEADER_BYTES + encoded.len) as u64).next_multiple_of(UNIT_BYTES as u64);
             if at + taken > end {
                 break;
             }
-            file.write_all_at(&payload[..encoded.len], at + 16).unwrap();
+            file.write_all_at(&payload[..encoded.len], at + HEADER_BYTES as u64).unwrap();
             block(Content::Encoded { codec: encoded.codec as u8, bytes: u32::try_from(encoded.len).unwrap() });
             at += taken;
         }
@@ -62,7 +62,7 @@ impl Encoder {
     fn bring(&mut self, pages: &[(u64, [u8; PAGE])]) -> (usize, Option<Outcome>) {
         let mut done = 0;
         while done < pages.len() {
-            let room = match self.loan.room(PAGE + 16) {
+            let room = match self.loan.room(PAGE + HEADER_BYTES) {
                 Ok(room) => room,
                 Err(outcome) => return (done, Some(outcome)),
             };
@@ -199,19 +199,19 @@ fn nonsense_is_refused_and_leaves_its_granules_missing() {
     // Without a room there is none, but for what takes none.
     let filled = LentBlock { object: 1.into(), granule: 7, content: Content::Filled(0x0403_0201) };
     let block = LentBlock { content: Content::Encoded { codec: Codec::Lz4 as u8, bytes: 17 }, granule: 8, ..filled };
-    let refused = Outcome::Refused(Refusal::BeyondRoom { bytes: 48, room: 0 });
+    let refused = Outcome::Refused(Refusal::BeyondRoom { bytes: 32, room: 0 });
     assert_eq!(encoder.loan.enter(&[filled, block]), (1, Some(refused)));
     let mut back = [0; 8];
     assert_eq!(pool.get(1, 7 * GRANULE, &mut back), Outcome::Filled);
     assert_eq!(back, [1, 2, 3, 4, 1, 2, 3, 4]);
     // More blocks than the room can hold.
     let room = encoder.loan.room(1).unwrap();
-    let fit = room.len / (PAGE + 16);
+    let fit = room.len / (PAGE + HEADER_BYTES);
     let raw = |granule| LentBlock { object: 1.into(), granule, content: Content::Encoded { codec: 0, bytes: 4096 } };
     let blocks: Vec<_> = (0..1000).map(raw).collect();
     let (entered, why) = encoder.loan.enter(&blocks);
     assert!(
-        entered == fit && matches!(why, Some(Outcome::Refused(Refusal::BeyondRoom { bytes: 4112, .. }))),
+        entered == fit && matches!(why, Some(Outcome::Refused(Refusal::BeyondRoom { bytes: 4108, .. }))),
         "{why:?}"
     );
     store.validate();
@@ -233,7 +233,7 @@ fn a_payload_that_is_changed_afterwards_is_corrupt() {
     assert_eq!(pool.get(1, 0, &mut [0; PAGE]), Outcome::Corrupt { offset: 0 });
     assert_holds(&pool, &pages[1..]);
     // A header is as good as a payload.
-    file.write_all_at(&[0; 16], room.offset_bytes).unwrap();
+    file.write_all_at(&[0; HEADER_BYTES], room.offset_bytes).unwrap();
     assert_eq!(pool.get(1, 0, &mut [0; PAGE]), Outcome::Corrupt { offset: 0 });
     drop(encoder);
     store.settle_all();

@@ -14,14 +14,11 @@ use anyhow::{Context, Result, bail, ensure};
 use indicatif::ProgressBar;
 use serde::Serialize;
 use std::time::{Duration, Instant};
-use tmem::{ClientOptions, GRANULE_BYTES, Outcome, Pool, PoolOptions, Rejection, Store, StoreOptions};
+use tmem::{ClientOptions, GRANULE_BYTES, HEADER_BYTES, Outcome, Pool, PoolOptions, Rejection, Store, StoreOptions};
 use tmem_codec::{Temperature, Workspace, encode};
 
 /// Pages that are made up where no files are given.
 const MADE_UP_PAGES: usize = 8192;
-
-/// Bytes of a block's header in the log.
-const HEADER_BYTES: usize = 16;
 
 /// The only object.
 const OBJECT: u64 = 1;

@@ -10,8 +10,8 @@ use std::time::Instant;
 const HEADER: usize = 9;
 const LANES: usize = 4;
 /// What the engine adds to a block: a header, and what its tables take; then it is rounded up to a whole unit.
-const BLOCK_HEADER: usize = 16;
-const UNIT: usize = 16;
+const BLOCK_HEADER: usize = 12;
+const UNIT: usize = 4;
 const TABLES: f64 = 8.6;
 
 /// How much denser blocks become, as they are and as the engine stores them, by the way they were parted.

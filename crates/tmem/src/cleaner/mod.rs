@@ -38,6 +38,7 @@ use crate::budget::{Budget, Claim, NoRoom, RESERVE_BYTES};
 use crate::client::Account;
 use crate::context::Context;
 use crate::engine::Engine;
+use crate::header::MAX_BLOCK_UNITS;
 use crate::row::State;
 use crate::segment::OpenSegment;
 use crate::table::PIECE_UNITS;
@@ -106,7 +107,7 @@ const LEAST_GAIN: u32 = SEGMENT_UNITS / 20;
 const SWEEP_PIECES: u32 = 64;
 
 /// The least that a sweep frees for a client at its cap: the largest block, a leaf, and the nodes above it.
-const LEAST_SWEEP_UNITS: usize = 4400;
+const LEAST_SWEEP_UNITS: usize = (MAX_BLOCK_UNITS + 12 * PIECE_UNITS) as usize;
 
 /// What makes a segment worth compacting when nobody waits.
 pub(crate) const LAZY_GAIN: u32 = SEGMENT_UNITS / 4;

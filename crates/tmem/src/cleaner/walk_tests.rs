@@ -8,7 +8,7 @@
 
 use crate::entry::BlockRef;
 use crate::header::{HEADER_BYTES, Header};
-use crate::units::{GRANULE_BYTES, UNIT_BYTES, unit_bytes};
+use crate::units::{GRANULE_BYTES, unit_bytes};
 use crate::{Cleaning, ClientOptions, Outcome, Policy, Pool, PoolOptions, Store, StoreOptions};
 use std::collections::BTreeMap;
 use std::sync::mpsc;
@@ -76,7 +76,6 @@ fn forged(random: &mut Random) -> Granule {
     let mut bytes = Vec::new();
     while bytes.len() < GRANULE_BYTES {
         let stored_bytes = 16 + random.index(5) * 16;
-        let payload = random.bytes(stored_bytes);
         let header = Header {
             leaf: u32::try_from(1 + random.below(40)).unwrap(),
             first: u32::try_from(random.below(32)).unwrap(),
@@ -85,8 +84,9 @@ fn forged(random: &mut Random) -> Granule {
             settled: random.one_in(2),
             stored_bytes,
         };
-        bytes.extend(header.seal(&payload));
-        bytes.extend(payload);
+        let mut block = random.bytes(unit_bytes(header.units()));
+        header.seal(&mut block);
+        bytes.extend(block);
     }
     bytes.truncate(GRANULE_BYTES);
     bytes
@@ -216,7 +216,7 @@ fn bytes_of(store: &Store, block: BlockRef) -> Vec<u8> {
 /// Makes the block's bytes something else. Returns whether anything changed that the checksum is for.
 fn damage(store: &Store, block: BlockRef, random: &mut Random, kinds: u64) -> bool {
     let before = bytes_of(store, block);
-    let checked = Header::parse(&before).map_or(before.len(), |header| HEADER_BYTES + header.stored_bytes);
+    let checked = Header::parse(&before).map_or(before.len(), |header| header.block_bytes());
     let mut after = before.clone();
     match random.below(kinds) {
         0 => after[random.index(HEADER_BYTES)] ^= 1 << random.below(8),
@@ -226,7 +226,7 @@ fn damage(store: &Store, block: BlockRef, random: &mut Random, kinds: u64) -> bo
         4 => after.fill(0),
         5 => after = random.bytes(before.len()),
         // Sizes and an owner of its own choice.
-        6 => after[..UNIT_BYTES].copy_from_slice(&forged(random)[..UNIT_BYTES]),
+        6 => after[..HEADER_BYTES].copy_from_slice(&forged(random)[..HEADER_BYTES]),
         _ => usurp(&mut after, random),
     }
     assert_eq!(after.len(), unit_bytes(block.units));
@@ -241,11 +241,12 @@ fn usurp(bytes: &mut [u8], random: &mut Random) {
     let first = Header::parse(bytes).map_or(0, |header| header.first);
     let stored_bytes = bytes.len() - HEADER_BYTES;
     let leaf = Header::parse(bytes).map_or(1, |header| header.leaf);
-    let raw_bytes = stored_bytes + random.index(65537 - stored_bytes);
+    // Whole granules: nothing is to stand behind the payload.
+    let granules = stored_bytes.div_ceil(GRANULE_BYTES);
+    let raw_bytes = (granules + random.index(17 - granules)) * GRANULE_BYTES;
     let first = (first + 1 + u32::try_from(random.below(31)).unwrap()) % 32;
     let header = Header { leaf, first, raw_bytes, codec: Codec::Raw, settled: false, stored_bytes };
-    let head = header.seal(&bytes[HEADER_BYTES..]);
-    bytes[..HEADER_BYTES].copy_from_slice(&head);
+    header.seal(bytes);
 }
 
 /// Lets the cleaner go over the store in one of its ways.

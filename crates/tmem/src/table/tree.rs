@@ -6,7 +6,7 @@ use crate::budget::{Budget, NoRoom};
 use crate::client::PoolCore;
 use crate::epoch::Epochs;
 use crate::slab::Stable;
-use crate::units::{Granule, unit_bytes};
+use crate::units::{Granule, unit_bytes, units_for};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// An object, by number.
@@ -201,8 +201,7 @@ impl Node {
 }
 
 /// Units that a client is charged for each leaf and each node.
-pub(crate) const PIECE_UNITS: u32 = 17;
-const _: () = assert!(unit_bytes(PIECE_UNITS) >= size_of::<super::leaf::Leaf>());
+pub(crate) const PIECE_UNITS: u32 = units_for(size_of::<super::leaf::Leaf>());
 const _: () = assert!(unit_bytes(PIECE_UNITS) >= size_of::<Node>());
 
 /// Why there is no leaf.

@@ -224,7 +224,7 @@ impl World {
         let cap = if self.random.one_in(3) { (1 + self.random.index(24)) * MIB } else { usize::MAX };
         let weight = 1 + u32::try_from(self.random.below(3)).unwrap();
         let handle = self.store.client(ClientOptions { name: "model".to_owned(), cap_bytes: cap, weight });
-        // A cap counts in whole units of 16 bytes.
+        // A cap counts in whole units.
         let new = ModelClient { handle, state: ClientState::Running, cap, ceiling: cap };
         let dead = self.clients.iter().position(|client| client.state == ClientState::Destroyed);
         match dead {
