@@ -123,7 +123,11 @@ impl Engine {
         if let Some(full) = context.head(class).take() {
             self.log.seal(full);
         }
-        *context.head(class) = Some(self.log.open((class, 0), &self.budget, crate::budget::Claim::Put)?);
+        let head = match self.log.reopen(class, 0, &self.budget) {
+            Some(head) => head,
+            None => self.log.open((class, 0), &self.budget, crate::budget::Claim::Put)?,
+        };
+        *context.head(class) = Some(head);
         self.signal.opened();
         Ok(())
     }

@@ -111,7 +111,7 @@ impl Loan {
         }
         let mut head = match lent.head.take() {
             Some(head) => head,
-            None => engine.open_lent(target.pool)?,
+            None => engine.open_lent(target.pool, bytes)?,
         };
         head.rewind();
         let (region, offset_bytes) = head.tail_place();
@@ -193,8 +193,11 @@ impl Loans {
 }
 
 impl Engine {
-    /// A segment for a loan on `pool`.
-    fn open_lent(&self, pool: &crate::client::PoolCore) -> Result<OpenSegment, Outcome> {
+    /// A segment for a loan on `pool` with `bytes` of room.
+    fn open_lent(&self, pool: &crate::client::PoolCore, bytes: usize) -> Result<OpenSegment, Outcome> {
+        if let Some(open) = self.log.reopen(class_of(pool), bytes, &self.budget) {
+            return Ok(open);
+        }
         let mut tries = Tries::default();
         loop {
             let full = match self.log.open((class_of(pool), 0), &self.budget, crate::budget::Claim::Put) {

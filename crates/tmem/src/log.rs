@@ -3,15 +3,20 @@
 //! Ledger: every segment below `fresh` is in exactly one place: `free`, `warm`, `limbo` (retired), an owner's hands
 //! (open), or the table alone (sealed, victim, damaged). The memory of all but the free ones is counted in the budget.
 //!
+//! A segment that is sealed because its memory is wanted, and not because it is full, is made *short*: what is behind its
+//! last page is given back. Who next needs a segment to append to reopens it. `short` has their numbers, and some more
+//! whose segments have since been cleaned.
+//!
 //! Lock: `state`. It guards the lists, not the rows, and is held for a few instructions, never over a system call but
 //! the one that makes a region. It is taken after every other lock but the slabs'.
 
 use crate::budget::{Budget, Claim, NoRoom, Use};
 use crate::cleaner::LAZY_GAIN;
 use crate::epoch::{Epochs, Stamp};
+use crate::header::MAX_BLOCK_UNITS;
 use crate::row::{Class, State};
 use crate::segment::{CAPACITY_SEGMENTS, OpenSegment, REGION_ROWS_BYTES, Segments};
-use crate::units::{SEGMENT_BYTES, SEGMENT_UNITS, SegmentId, unit_bytes};
+use crate::units::{SEGMENT_BYTES, SegmentId, unit_bytes, units_for};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,6 +24,14 @@ use tmem_sys::SysError;
 
 /// Free segments whose memory is kept, so that a put seldom waits for the kernel to clear two megabytes.
 const WARM_SEGMENTS: usize = 2;
+
+/// Segments that may be short at a time: enough for the heads of a few threads. Each is without its huge page, and too
+/// little of it may be dead to be worth cleaning.
+const SHORT_SEGMENTS: usize = 16;
+
+/// The least that a segment is made short by, so that whoever reopens it has room for any block.
+const LEAST_SHORTENING: usize = SEGMENT_BYTES / 16;
+const _: () = assert!(LEAST_SHORTENING >= unit_bytes(MAX_BLOCK_UNITS));
 
 /// The log of one store.
 #[derive(Debug)]
@@ -41,6 +54,7 @@ struct Lists {
     free: Vec<SegmentId>,
     warm: Vec<SegmentId>,
     limbo: VecDeque<(Stamp, SegmentId)>,
+    short: Vec<SegmentId>,
     /// Segments from here on were never used.
     fresh: u32,
 }
@@ -74,6 +88,40 @@ impl Log {
         };
         self.segments.row(id).open(class);
         Ok(OpenSegment::new(id, settled))
+    }
+
+    /// Opens a segment again that is short, of that class, and has `least_bytes` left, with memory that the budget and the
+    /// system have to spare.
+    pub(crate) fn reopen(&self, class: Class, least_bytes: usize, budget: &Budget) -> Option<OpenSegment> {
+        let reopened = |id| Some((id, self.segments.row(id).reopen(class, units_for(least_bytes))?));
+        let (id, before) = self.short().into_iter().find_map(reopened)?;
+        self.uncount(before.reclaimable());
+        let row = self.segments.row(id);
+        let bytes = SEGMENT_BYTES - unit_bytes(before.held());
+        let taken = budget.take(bytes, Use::Segments, Claim::Put).is_ok();
+        if taken && self.segments.populate(id).is_ok() {
+            row.lengthen();
+            return Some(OpenSegment::again(id, before.filled(), row.stuck()));
+        }
+        if taken {
+            budget.give_back(bytes, Use::Segments);
+        }
+        let word = row.close();
+        // Relaxed: a hint of how much cleaning would bring.
+        self.reclaimable.fetch_add(i64::from(word.reclaimable()), Ordering::Relaxed);
+        None
+    }
+
+    /// The segments that are short now.
+    fn short(&self) -> Vec<SegmentId> {
+        let mut lists = self.lock();
+        lists.short.retain(|id| self.segments.row(*id).word().is_short());
+        lists.short.clone()
+    }
+
+    /// Whether nothing refers to some short segment any more.
+    pub(crate) fn has_dead_short(&self) -> bool {
+        self.short().iter().any(|id| self.segments.row(*id).word().live() == 0)
     }
 
     /// Readies a warm segment ahead of need, if there is none and the budget has room for more than one.
@@ -134,6 +182,21 @@ impl Log {
         self.reclaimable.fetch_add(i64::from(word.reclaimable()), Ordering::Relaxed);
     }
 
+    /// Seals what `open` holds and gives the memory that it does not need back to the system.
+    pub(crate) fn seal_short(&self, mut open: OpenSegment, budget: &Budget) {
+        open.rewind();
+        let worth_while = !open.is_empty() && open.left_bytes() >= LEAST_SHORTENING;
+        if worth_while
+            && self.short().len() < SHORT_SEGMENTS
+            && let Ok(bytes) = self.segments.release_tail(&mut open)
+        {
+            self.segments.row(open.id).shorten();
+            budget.give_back(bytes, Use::Segments);
+            self.lock().short.push(open.id);
+        }
+        self.seal(open);
+    }
+
     /// An entry has let go of `units` of a segment.
     pub(crate) fn kill(&self, segment: SegmentId, units: u32) {
         let before = self.segments.row(segment).kill(units);
@@ -162,8 +225,8 @@ impl Log {
 
     /// Retires a victim whose blocks have all been moved or dropped.
     pub(crate) fn retire(&self, victim: SegmentId, epochs: &Epochs) {
-        self.segments.row(victim).retire();
-        self.uncount(SEGMENT_UNITS);
+        let before = self.segments.row(victim).retire();
+        self.uncount(before.held());
         let stamp = epochs.stamp();
         self.lock().limbo.push_back((stamp, victim));
     }
@@ -208,13 +271,30 @@ impl Log {
                 break;
             }
             lists.limbo.pop_front();
-            self.segments.row(id).warm();
-            lists.warm.push(id);
             count += 1;
+            let row = self.segments.row(id);
+            if row.word().is_short() {
+                drop(lists);
+                self.free_short(id, budget);
+                continue;
+            }
+            row.warm();
+            lists.warm.push(id);
             drop(lists);
             self.cool(WARM_SEGMENTS, budget);
         }
         count
+    }
+
+    /// Frees a retired segment that is short: part of its memory is gone already. What the system does not take stays
+    /// counted.
+    fn free_short(&self, id: SegmentId, budget: &Budget) {
+        let held = unit_bytes(self.segments.row(id).word().held());
+        if self.segments.release(id).is_ok() {
+            budget.give_back(held, Use::Segments);
+        }
+        self.segments.row(id).free();
+        self.lock().free.push(id);
     }
 
     /// Whether a segment can be opened without taking memory.

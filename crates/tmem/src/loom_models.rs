@@ -6,7 +6,7 @@
 //! fails a model in which one thread writes what another may still be reading.
 //!
 //! A model that cannot fail shows nothing. Each of these changes was made in a copy, alone, and loom found it. The
-//! models are: reuse, again (a reader that comes again), move, takes, row, pool.
+//! models are: reuse, again (a reader that comes again), move, takes, row, short, pool.
 //!
 //! | change | found by |
 //! |---|---|
@@ -411,6 +411,56 @@ fn a_row_keeps_its_ledger_and_is_taken_once() {
         assert!(matches!(word.state(), State::Victim | State::Retired));
     });
     RETIRED.check();
+}
+
+/// A short segment is there for who puts and for the cleaner, and one of them gets it; what could be won back of it is
+/// counted right, whatever dies meanwhile.
+#[test]
+fn a_short_row_is_reopened_or_taken_and_keeps_its_ledger() {
+    static REOPENED: Reached = Reached::new();
+    static TAKEN: Reached = Reached::new();
+    explore(UNBOUNDED, || {
+        let row = Arc::new(Row::new());
+        // As in `Log`: a sum, and exact in the end only. Relaxed, always: as there.
+        let ledger = Arc::new(AtomicU64::new(0));
+        row.open(Class::Persistent);
+        row.commit(5);
+        row.shorten();
+        ledger.store(u64::from(row.seal(1, (0, 0)).reclaimable()), Ordering::Relaxed);
+        let [killer, putter] = [(); 2].map(|()| (Arc::clone(&row), Arc::clone(&ledger)));
+        let killer = thread::spawn(move || {
+            let (row, ledger) = killer;
+            let before = row.kill(2);
+            check_word(row.word());
+            if matches!(before.state(), State::Sealed | State::Victim) {
+                ledger.fetch_add(2, Ordering::Relaxed); // Relaxed: see above
+            }
+        });
+        let putter = thread::spawn(move || {
+            let (row, ledger) = putter;
+            let Some(before) = row.reopen(Class::Persistent, 1) else { return };
+            REOPENED.here();
+            ledger.fetch_sub(u64::from(before.reclaimable()), Ordering::Relaxed); // Relaxed: see above
+            row.lengthen();
+            row.commit(1);
+            let word = row.seal(2, (0, 0));
+            check_word(word);
+            ledger.fetch_add(u64::from(word.reclaimable()), Ordering::Relaxed); // Relaxed: see above
+        });
+        let short = row.take().then(|| row.word().is_short());
+        if short == Some(true) {
+            TAKEN.here();
+        }
+        assert!(killer.join().is_ok() && putter.join().is_ok());
+        let word = row.word();
+        check_word(word);
+        assert_eq!((word.filled(), word.live()), if word.is_short() { (5, 3) } else { (6, 4) });
+        assert!(short.is_none_or(|short| short == word.is_short()), "what is taken is not reopened");
+        // Relaxed: see above; all is done.
+        assert_eq!(ledger.load(Ordering::Relaxed), u64::from(word.reclaimable()), "{word:?}");
+    });
+    REOPENED.check();
+    TAKEN.check();
 }
 
 /// A pool is marked as destroyed, then the pins of before are waited for, then it is emptied: no put lands after that.

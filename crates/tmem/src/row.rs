@@ -8,27 +8,30 @@
 //! | 3-4 | class |
 //! | 5-24 | live: units that entries refer to |
 //! | 25-44 | filled: units that blocks have been committed to, from the segment's start |
+//! | 45 | short: the memory behind the pages that blocks are in was given back |
 //!
 //! | state | value | memory | blocks | next |
 //! |---|---|---|---|---|
 //! | free | 0 | none | none | open, warm |
 //! | warm | 1 | held | none | open, free |
 //! | open | 2 | held | one owner appends | sealed; warm, if it is empty |
-//! | sealed | 3 | held | immutable | victim |
+//! | sealed | 3 | held | immutable | victim; open, if it is short |
 //! | victim | 4 | held | the cleaner copies the live ones out | retired, sealed, damaged |
-//! | retired | 5 | held | dead, perhaps still being read | warm, free |
+//! | retired | 5 | held | dead, perhaps still being read | warm; free, if it is short |
 //! | damaged | 6 | held | immutable; some have no header that could be found | retired |
 //!
-//! Values 7 and above are illegal. `live <= filled <= SEGMENT_UNITS` in every state.
+//! Values 7 and above are illegal. `live <= filled <= held <= SEGMENT_UNITS` in every state. An open segment is short for
+//! a moment only, while its owner gives the memory back or takes it again.
 
 use crate::bits::Field;
 use crate::primitive::{AtomicU64, Ordering};
-use crate::units::SEGMENT_UNITS;
+use crate::units::{PAGE_UNITS, SEGMENT_UNITS};
 
 const STATE: Field = Field::lowest(3);
 const CLASS: Field = Field::after(STATE, 2);
 const LIVE: Field = Field::after(CLASS, 20);
 const FILLED: Field = Field::after(LIVE, 20);
+const SHORT: Field = Field::after(FILLED, 1);
 const _: () = assert!(LIVE.max() >= SEGMENT_UNITS as u64 && FILLED.max() >= SEGMENT_UNITS as u64);
 
 /// What a segment is. The values stand in the module's table.
@@ -92,9 +95,19 @@ impl RowWord {
         FILLED.get32(self.0)
     }
 
+    /// Whether the memory behind the pages that blocks are in was given back.
+    pub(crate) fn is_short(self) -> bool {
+        SHORT.get(self.0) != 0
+    }
+
+    /// Units whose memory is held, if the segment's is.
+    pub(crate) fn held(self) -> u32 {
+        if self.is_short() { self.filled().next_multiple_of(PAGE_UNITS) } else { SEGMENT_UNITS }
+    }
+
     /// Units that cleaning would win back: dead blocks, and the tail that was never filled.
     pub(crate) fn reclaimable(self) -> u32 {
-        SEGMENT_UNITS - self.live()
+        self.held() - self.live()
     }
 
     fn with_state(self, state: State) -> Self {
@@ -115,6 +128,23 @@ impl RowWord {
     /// Open to warm: nothing was ever written to it.
     fn abandoned(self) -> Option<Self> {
         (self.state() == State::Open && self.filled() == 0).then(|| Self::FREE.with_state(State::Warm))
+    }
+
+    /// The memory behind its last page is given back.
+    fn shortened(self) -> Option<Self> {
+        let long = self.state() == State::Open && !self.is_short() && self.filled() > 0;
+        long.then(|| Self(SHORT.set(self.0, 1)))
+    }
+
+    /// And taken again.
+    fn lengthened(self) -> Option<Self> {
+        (self.state() == State::Open && self.is_short()).then(|| Self(SHORT.set(self.0, 0)))
+    }
+
+    /// Sealed and short to open, if it has so many units left.
+    fn reopened(self, class: Class, left: u32) -> Option<Self> {
+        let fits = self.class() == class && SEGMENT_UNITS - self.filled() >= left;
+        (self.state() == State::Sealed && self.is_short() && fits).then(|| self.with_state(State::Open))
     }
 
     /// Open to sealed.
@@ -149,12 +179,13 @@ impl RowWord {
 
     /// Retired to warm.
     fn warmed(self) -> Option<Self> {
-        (self.state() == State::Retired).then(|| Self::FREE.with_state(State::Warm))
+        (self.state() == State::Retired && !self.is_short()).then(|| Self::FREE.with_state(State::Warm))
     }
 
-    /// Warm to free.
+    /// Warm to free, or retired and short.
     fn freed(self) -> Option<Self> {
-        (self.state() == State::Warm).then_some(Self::FREE)
+        let short = self.state() == State::Retired && self.is_short();
+        (self.state() == State::Warm || short).then_some(Self::FREE)
     }
 
     /// `units` more, committed and referred to.
@@ -231,15 +262,20 @@ impl Row {
         self.settled.load(Ordering::Relaxed)
     }
 
+    /// Dead units in it that cleaning would not win back.
+    pub(crate) fn stuck(&self) -> u64 {
+        // Relaxed: a hint for choosing victims.
+        self.stuck.load(Ordering::Relaxed)
+    }
+
     /// Units that cleaning it would really win back, as far as is known.
     pub(crate) fn gain(&self) -> u32 {
         let word = self.word();
         if word.live() == 0 {
-            return word.reclaimable();
+            // Nothing is copied for it.
+            return SEGMENT_UNITS;
         }
-        // Relaxed: a hint for choosing victims.
-        let stuck = u32::try_from(self.stuck.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
-        word.reclaimable().saturating_sub(stuck)
+        word.reclaimable().saturating_sub(u32::try_from(self.stuck()).unwrap_or(u32::MAX))
     }
 
     /// Seals it, as old as the log's `nth`. Returns the word as it is afterwards.
@@ -252,6 +288,25 @@ impl Row {
         before.with_state(State::Sealed)
     }
 
+    /// See [`RowWord::is_short`].
+    pub(crate) fn shorten(&self) {
+        self.must("shortened", RowWord::shortened);
+    }
+
+    pub(crate) fn lengthen(&self) {
+        self.must("lengthened", RowWord::lengthened);
+    }
+
+    /// Opens it again, if it is sealed, short, of that class, and has so many units left. Returns the word as it was.
+    pub(crate) fn reopen(&self, class: Class, left: u32) -> Option<RowWord> {
+        self.change(|word| word.reopened(class, left))
+    }
+
+    /// Seals what was reopened and not written to, as it was. Returns the word as it is but for its state.
+    pub(crate) fn close(&self) -> RowWord {
+        self.must("closed", RowWord::sealed)
+    }
+
     /// Takes it for cleaning, unless somebody has.
     pub(crate) fn take(&self) -> bool {
         self.change(RowWord::taken).is_some()
@@ -261,8 +316,9 @@ impl Row {
         self.must("put back", RowWord::put_back);
     }
 
-    pub(crate) fn retire(&self) {
-        self.must("retired", RowWord::retired);
+    /// Returns the word as it was.
+    pub(crate) fn retire(&self) -> RowWord {
+        self.must("retired", RowWord::retired)
     }
 
     /// Returns the word as it was.
@@ -319,6 +375,38 @@ mod tests {
         row.kill(60);
         row.retire();
         row.warm();
+        row.free();
+        assert_eq!(row.word(), RowWord::FREE);
+    }
+
+    #[test]
+    fn a_short_row_holds_whole_pages_and_is_opened_again_or_freed() {
+        let row = Row::new();
+        row.open(Class::Persistent);
+        assert!(row.change(RowWord::shortened).is_none(), "it is empty");
+        row.commit(PAGE_UNITS + 1);
+        row.shorten();
+        let word = row.seal(1, (0, 0));
+        assert_eq!((word.held(), word.reclaimable()), (2 * PAGE_UNITS, PAGE_UNITS - 1));
+        let left = SEGMENT_UNITS - PAGE_UNITS - 1;
+        assert!(row.reopen(Class::Probation, left).is_none() && row.reopen(Class::Persistent, left + 1).is_none());
+        assert!(row.reopen(Class::Persistent, left).is_some() && row.reopen(Class::Persistent, 0).is_none());
+        row.close();
+        assert!(row.reopen(Class::Persistent, 0).is_some());
+        row.lengthen();
+        row.commit(left);
+        assert_eq!(row.seal(2, (0, 0)).held(), SEGMENT_UNITS);
+        assert!(row.reopen(Class::Persistent, 0).is_none(), "it is not short any more");
+
+        let row = Row::new();
+        row.open(Class::Persistent);
+        row.commit(1);
+        row.shorten();
+        row.seal(3, (0, 0));
+        row.kill(1);
+        assert!(row.take());
+        row.retire();
+        assert!(row.change(RowWord::warmed).is_none(), "a part of its memory is gone");
         row.free();
         assert_eq!(row.word(), RowWord::FREE);
     }

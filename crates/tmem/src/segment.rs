@@ -13,7 +13,7 @@ use crate::entry::{BlockRef, MAX_SEGMENTS};
 use crate::epoch::Pin;
 use crate::header::{HEADER_BYTES, Header, TAIL_BYTES};
 use crate::row::{Row, State};
-use crate::units::{SEGMENT_BYTES, SEGMENT_UNITS, SegmentId, unit_bytes};
+use crate::units::{PAGE_UNITS, SEGMENT_BYTES, SEGMENT_UNITS, SegmentId, unit_bytes};
 use std::sync::OnceLock;
 use tmem_sys::{CACHE_LINE_BYTES, Memfd, Pages, Reservation, SysError};
 
@@ -89,11 +89,21 @@ impl Segments {
         self.memory.populate(byte_range(segment))
     }
 
-    /// Gives the memory of a warm `segment` back to the system.
+    /// Gives the memory of `segment`, which is warm, or retired and its readers gone, back to the system.
     pub(crate) fn release(&self, segment: SegmentId) -> Result<(), SysError> {
-        assert_eq!(self.row(segment).word().state(), State::Warm);
-        // SAFETY: a warm segment has no blocks, its last readers are gone, and nobody owns its tail.
+        assert!(matches!(self.row(segment).word().state(), State::Warm | State::Retired));
+        // SAFETY: such a segment has no blocks, its last readers are gone, and nobody owns its tail.
         unsafe { self.memory.release_shared(byte_range(segment)) }
+    }
+
+    /// Gives the memory of the pages behind the last committed block of `open` back to the system. Returns how many
+    /// bytes.
+    pub(crate) fn release_tail(&self, open: &mut OpenSegment) -> Result<usize, SysError> {
+        let mut range = byte_range(open.id);
+        range.start += unit_bytes(open.committed.next_multiple_of(PAGE_UNITS));
+        // SAFETY: `&mut` shows us to be the owner, the only one who uses what is above `committed`.
+        unsafe { self.memory.release_shared(range.clone()) }?;
+        Ok(range.len())
     }
 
     /// The bytes of a block that the caller found through an entry while pinned, header included. Whatever the
@@ -172,6 +182,11 @@ impl OpenSegment {
     /// The owner of `id`, which the caller has just opened.
     pub(crate) fn new(id: SegmentId, settled: u64) -> Self {
         Self { id, tail: 0, committed: 0, settled, stuck: 0, since: None }
+    }
+
+    /// The owner of `id`, which the caller has just reopened: what is in it is committed up to `filled`.
+    pub(crate) fn again(id: SegmentId, filled: u32, stuck: u64) -> Self {
+        Self { id, tail: filled, committed: filled, settled: 0, stuck, since: None }
     }
 
     /// Bytes that the payload of one more block may have.

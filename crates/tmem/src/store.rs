@@ -169,8 +169,8 @@ impl Store {
     }
 
     /// Gives memory back to the system now, until no more than `target_bytes` are used or nothing more can be freed:
-    /// compacts, drops ephemeral blocks, encodes cold data anew. Accepted persistent data stays. Returns what is used
-    /// afterwards. The budget does not change.
+    /// compacts, drops ephemeral blocks, encodes cold data anew. Accepted persistent data stays. In any case what open
+    /// segments do not fill goes back. Returns what is used afterwards. The budget does not change.
     pub fn shrink(&self, target_bytes: usize) -> usize {
         self.engine.shrink(target_bytes);
         self.engine.budget.used()

@@ -12,6 +12,9 @@ pub const UNIT_BYTES: usize = 4;
 /// Units in a segment.
 pub(crate) const SEGMENT_UNITS: u32 = 524_288;
 
+/// Units in a page of the system.
+pub(crate) const PAGE_UNITS: u32 = units_for(tmem_sys::PAGE_BYTES);
+
 /// Granules in the largest block.
 pub(crate) const BLOCK_GRANULES: usize = tmem_codec::MAX_BLOCK / GRANULE_BYTES;
 

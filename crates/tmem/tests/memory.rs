@@ -5,11 +5,13 @@
 
 mod support;
 
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use support::pages::{Kind, page};
 use support::random::Random;
 use support::{GRANULE, MIB, pool_of, quiet_store};
-use tmem::{ClientOptions, Outcome, Pool, PoolOptions, Rejection, Store, StoreOptions};
+use tmem::{ClientOptions, Outcome, Pool, PoolOptions, Rejection, SEGMENT_BYTES, Store, StoreOptions};
 
 /// The process's memory is everybody's: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -176,6 +178,53 @@ fn a_dense_object_costs_nine_bytes_a_granule() {
     assert!((8.0..8.9).contains(&each), "{each} bytes of tables for each granule");
     assert_eq!(pool.flush_object(1), Outcome::Flushed { granules });
     growth.check_end(store);
+}
+
+/// Bytes that the kernel has taken for the store's first gigabyte of segments.
+fn taken_for_segments(store: &Store) -> usize {
+    let region = File::from(store.region(0).unwrap().try_clone_to_owned().unwrap());
+    usize::try_from(region.metadata().unwrap().blocks() * 512).unwrap()
+}
+
+#[test]
+fn what_shrinking_seals_keeps_no_memory_that_it_does_not_fill_and_is_filled_on() {
+    let _growth = Growth::start();
+    let store = quiet_store(64 * MIB);
+    let pool = pool_of(&store, "short", PoolOptions::persistent());
+    let put = |nth: u64| assert_eq!(pool.put(1, nth * GRANULE, &page(Kind::Noise, nth)), Outcome::Stored);
+    let count = |segments: usize| segments.div_ceil(SEGMENT_BYTES);
+    let mut rounds = 0;
+    for nth in 0..2000 {
+        put(nth);
+        if nth % 97 == 0 {
+            let whole = store.memory().segments;
+            assert_eq!(whole, taken_for_segments(&store), "as the kernel counts");
+            store.shrink(usize::MAX);
+            let memory = store.memory();
+            assert_eq!(memory.segments, taken_for_segments(&store), "as the kernel counts");
+            let most = memory.charged + count(whole) * SEGMENT_BYTES / 16;
+            assert!(memory.segments <= most, "{memory:?} after shrinking");
+            rounds += usize::from(memory.segments < whole);
+        }
+    }
+    assert!(rounds > 10, "{rounds} times there was something to give back");
+    assert!(count(store.memory().segments) <= 5, "each goes on where the last one ended: {:?}", store.memory());
+    for nth in 0..2000 {
+        let mut back = [0; 4096];
+        assert_eq!(pool.get(1, nth * GRANULE, &mut back), Outcome::Filled);
+        assert!(back == page(Kind::Noise, nth));
+    }
+    store.validate();
+    // Little is left in a short segment, then nothing.
+    store.shrink(usize::MAX);
+    assert_eq!(pool.flush(1, 0, 1999 * GRANULE), Outcome::Flushed { granules: 1999 });
+    store.shrink(0);
+    assert_eq!(pool.get(1, 1999 * GRANULE, &mut [0; 4096]), Outcome::Filled);
+    store.validate();
+    assert_eq!(pool.flush_object(1), Outcome::Flushed { granules: 1 });
+    store.shrink(0);
+    store.validate();
+    assert_eq!((store.memory().segments, taken_for_segments(&store)), (0, 0));
 }
 
 #[test]

@@ -31,7 +31,7 @@ impl Engine {
 
     /// The segment from which compaction wins the most, if that is at least `least_gain` units.
     pub(super) fn emptiest(&self, least_gain: u32) -> Option<SegmentId> {
-        if self.log.reclaimable_bytes() < crate::units::unit_bytes(least_gain) {
+        if self.log.reclaimable_bytes() < crate::units::unit_bytes(least_gain) && !self.log.has_dead_short() {
             return None;
         }
         let gains = self.sealed().map(|(id, ..)| (self.log.segments.row(id).gain(), id));

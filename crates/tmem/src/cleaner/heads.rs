@@ -71,14 +71,15 @@ impl Engine {
         self.contexts.take_idle_heads().into_iter().chain(self.loans.take_idle_heads())
     }
 
-    /// Seals the heads that nobody is appending to.
+    /// Seals the heads that nobody is appending to, the cleaner's among them.
     pub(super) fn seal_idle_heads(&self, cleaner: &mut Cleaner) {
-        for head in self.take_idle_heads() {
-            self.log.seal(head);
-        }
-        for head in cleaner.heads.take() {
-            self.log.seal(head);
-        }
+        self.take_idle_heads().chain(cleaner.heads.take()).for_each(|head| self.log.seal(head));
+    }
+
+    /// The same, and gives back what they do not fill.
+    pub(super) fn shorten_idle_heads(&self, cleaner: &mut Cleaner) {
+        let heads = self.take_idle_heads().chain(cleaner.heads.take());
+        heads.for_each(|head| self.log.seal_short(head, &self.budget));
     }
 }
 

@@ -256,7 +256,7 @@ impl Engine {
 
     /// Gives memory back until no more than `target_bytes` are used, or nothing more can be freed.
     pub(crate) fn shrink(&self, target_bytes: usize) {
-        self.seal_idle_heads(&mut self.lock_cleaner());
+        self.shorten_idle_heads(&mut self.lock_cleaner());
         let mut evictions = 0;
         loop {
             // Let go of between two segments: callers that wait for room come first.
@@ -298,7 +298,7 @@ impl Engine {
         let units: u64 = rows
             .map(|word| match word.state() {
                 State::Sealed | State::Victim => u64::from(word.reclaimable()),
-                State::Warm | State::Retired => u64::from(SEGMENT_UNITS),
+                State::Warm | State::Retired => u64::from(word.held()),
                 State::Free | State::Open | State::Damaged => 0,
             })
             .sum();
