@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
-use tmem::{ClientOptions, PoolOptions, Store, StoreError, StoreOptions};
+use tmem::{ClientOptions, PoolOptions, Settling, Store, StoreError, StoreOptions};
 use tmem_agent::protocol::PAGE_BYTES;
 
 use crate::core::Core;
@@ -44,7 +44,8 @@ impl Monitor {
         let store = std::thread::scope(|scope| {
             let maker = scope.spawn(|| {
                 crate::step_back();
-                Store::new(StoreOptions::with_budget(budget))
+                // Pages that come back to a program that walks over them are not cold. `press` asks when nothing else helps.
+                Store::new(StoreOptions { settling: Settling::WhenAsked, ..StoreOptions::with_budget(budget) })
             });
             maker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })?;

@@ -10,7 +10,7 @@ use crate::log::Log;
 use crate::ops::Target;
 use crate::row::Class;
 use crate::stats::Counter;
-use crate::store::StoreError;
+use crate::store::{Settling, StoreError, StoreOptions};
 use crate::table::{ObjectRef, Tables};
 use crate::units::SEGMENT_BYTES;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,12 +39,14 @@ pub(crate) struct Engine {
     pub(crate) signal: Signal,
     /// Counts changes of pools' policies: what was settled before one may be worth settling again.
     policies: AtomicU64,
+    pub(crate) settling: Settling,
     /// Contexts, and so epoch slots and statistics cells; the cleaner's own comes on top.
     pub(crate) slots: usize,
 }
 
 impl Engine {
-    pub(crate) fn new(budget_bytes: usize) -> Result<Self, StoreError> {
+    pub(crate) fn new(options: StoreOptions) -> Result<Self, StoreError> {
+        let budget_bytes = options.budget_bytes;
         check_budget(budget_bytes)?;
         let cpus = std::thread::available_parallelism().map_or(2, usize::from);
         let slots = (budget_bytes / BUDGET_PER_CONTEXT).clamp(1, 2 * cpus);
@@ -64,6 +66,7 @@ impl Engine {
             emptying: Mutex::default(),
             signal: Signal::default(),
             policies: AtomicU64::new(1),
+            settling: options.settling,
             slots,
         })
     }

@@ -102,7 +102,7 @@ pub use segment::REGION_BYTES;
 #[cfg(not(loom))]
 pub use stats::Stats;
 #[cfg(not(loom))]
-pub use store::{Cleaning, ClientOptions, MemoryUsage, Store, StoreError, StoreOptions};
+pub use store::{Cleaning, ClientOptions, MemoryUsage, Settling, Store, StoreError, StoreOptions};
 #[cfg(not(loom))]
 pub use table::{ObjectId, PoolId};
 pub use tmem_codec::Policy;

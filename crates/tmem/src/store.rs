@@ -15,13 +15,15 @@ pub struct StoreOptions {
     pub budget_bytes: usize,
     /// Who cleans ahead of need.
     pub cleaning: Cleaning,
+    /// When cold data is encoded anew.
+    pub settling: Settling,
 }
 
 impl StoreOptions {
-    /// A store of so many bytes that cleans in the background.
+    /// A store of so many bytes that cleans in the background, and settles when it is full.
     #[must_use]
     pub fn with_budget(budget_bytes: usize) -> Self {
-        Self { budget_bytes, cleaning: Cleaning::Background }
+        Self { budget_bytes, cleaning: Cleaning::Background, settling: Settling::WhenFull }
     }
 }
 
@@ -32,6 +34,16 @@ pub enum Cleaning {
     Background,
     /// Nobody: everything happens in the threads that call. For tests, and for callers that may not have threads.
     OnDemand,
+}
+
+/// When cold data is encoded anew, as the policies of its pools say for it. What is so encoded is denser, and a get of one
+/// granule decodes several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settling {
+    /// When room is wanted, and compaction finds none.
+    WhenFull,
+    /// By [`Store::settle_cold`], [`Store::settle_all`] and [`Store::shrink`] only: for who would rather raise the budget.
+    WhenAsked,
 }
 
 /// Why a store or a part of it could not be made or changed.
@@ -129,7 +141,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::BudgetTooSmall`], [`StoreError::System`], [`StoreError::Thread`].
     pub fn new(options: StoreOptions) -> Result<Self, StoreError> {
-        let engine = Arc::new(Engine::new(options.budget_bytes)?);
+        let engine = Arc::new(Engine::new(options)?);
         let background = match options.cleaning {
             Cleaning::Background => Some(Arc::new(Background::start(&engine).map_err(StoreError::Thread)?)),
             Cleaning::OnDemand => None,

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use support::pages::{Kind, page};
 use support::{GRANULE, MIB, pool_of, quiet_store};
 use tmem::{
-    Action, Cleaning, Client, ClientOptions, ClientState, Operation, Outcome, Pool, PoolId, PoolOptions, Refusal,
-    Rejection, Store, StoreError, StoreOptions,
+    Action, Client, ClientOptions, ClientState, Operation, Outcome, Pool, PoolId, PoolOptions, Refusal, Rejection,
+    Store, StoreError, StoreOptions,
 };
 
 /// A store in which something is kept, that whatever happens must not touch.
@@ -242,7 +242,7 @@ fn what_was_destroyed_is_gone_for_everybody() {
 fn budgets_without_room_to_work_are_refused_with_the_least_that_works() {
     let kept = Kept::new();
     for budget_bytes in [0, 1, MIB, 4 * MIB] {
-        let options = StoreOptions { budget_bytes, cleaning: Cleaning::Background };
+        let options = StoreOptions::with_budget(budget_bytes);
         for error in [Store::new(options).unwrap_err(), kept.store.set_budget(budget_bytes).unwrap_err()] {
             let StoreError::BudgetTooSmall { bytes, least } = error else { panic!("{error}") };
             assert_eq!(bytes, budget_bytes);

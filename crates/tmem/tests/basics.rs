@@ -3,11 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use tmem::{
-    Action, Cleaning, ClientOptions, Completion, Operation, Outcome, Policy, Pool, PoolOptions, Store, StoreOptions,
+    Action, Cleaning, ClientOptions, Completion, Operation, Outcome, Policy, Pool, PoolOptions, Settling, Store,
+    StoreOptions,
 };
 
 fn store(budget: usize) -> Store {
-    Store::new(StoreOptions { budget_bytes: budget, cleaning: Cleaning::OnDemand }).unwrap()
+    Store::new(StoreOptions { cleaning: Cleaning::OnDemand, ..StoreOptions::with_budget(budget) }).unwrap()
 }
 
 fn pool(store: &Store, options: PoolOptions) -> Pool {
@@ -57,6 +58,26 @@ fn what_was_put_is_got_in_every_policy_and_size() {
         }
         assert_eq!(pool.flush_object(512), Outcome::Flushed { granules: 512 });
         assert_eq!(pool.get(512, 40960, &mut [0; 10]), Outcome::Missing);
+        store.validate();
+    }
+}
+
+#[test]
+fn a_full_store_settles_unless_that_is_only_done_when_asked_for() {
+    for (settling, settles) in [(Settling::WhenFull, true), (Settling::WhenAsked, false)] {
+        let cleaning = Cleaning::OnDemand;
+        let store = Store::new(StoreOptions { cleaning, settling, ..StoreOptions::with_budget(24 << 20) }).unwrap();
+        let pool = pool(&store, PoolOptions::persistent());
+        let mut next = 0;
+        let mut fill = || {
+            while pool.put(1, next * 4096, &page(next)) == Outcome::Stored {
+                next += 1;
+            }
+        };
+        fill();
+        assert_eq!(store.stats().blocks_settled > 0, settles, "{settling:?}");
+        store.settle_cold();
+        assert!(store.stats().blocks_settled > 0, "{settling:?}");
         store.validate();
     }
 }

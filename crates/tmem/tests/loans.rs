@@ -12,7 +12,7 @@ use support::pages::{self, KINDS, Kind, PAGE};
 use support::random::Random;
 use support::{GRANULE, MIB, pool_of, quiet_store};
 use tmem::{
-    Cleaning, ClientOptions, Content, HEADER_BYTES, LentBlock, Loan, Located, MOST_ROOM_BYTES, Outcome, Policy, Pool,
+    ClientOptions, Content, HEADER_BYTES, LentBlock, Loan, Located, MOST_ROOM_BYTES, Outcome, Policy, Pool,
     PoolOptions, REGION_BYTES, Refusal, Rejection, Room, SEGMENT_BYTES, Store, StoreOptions, UNIT_BYTES,
 };
 use tmem_codec::{Codec, Temperature, Workspace};
@@ -416,7 +416,7 @@ fn bring_and_flush(store: &Store, pool: &Pool, thread: u64) {
 #[test]
 fn threads_with_loans_and_a_cleaner_do_not_hurt_each_other() {
     support::within(Duration::from_secs(120), || {
-        let store = Store::new(StoreOptions { budget_bytes: 24 * MIB, cleaning: Cleaning::Background }).unwrap();
+        let store = Store::new(StoreOptions::with_budget(24 * MIB)).unwrap();
         let pool = pool_of(&store, "test", PoolOptions::persistent());
         std::thread::scope(|scope| {
             for thread in 0..3 {
@@ -483,7 +483,7 @@ fn what_is_located_decodes_to_what_was_brought() {
 
 #[test]
 fn a_located_block_outlives_its_entry() {
-    let store = Store::new(StoreOptions { budget_bytes: 256 * MIB, cleaning: Cleaning::Background }).unwrap();
+    let store = Store::new(StoreOptions::with_budget(256 * MIB)).unwrap();
     let pool = pool_of(&store, "test", PoolOptions::persistent());
     let mut encoder = Encoder::new(&store, &pool);
     let pages = pages_at(0..64, 4);

@@ -41,6 +41,7 @@ use crate::engine::Engine;
 use crate::header::MAX_BLOCK_UNITS;
 use crate::row::State;
 use crate::segment::OpenSegment;
+use crate::store::Settling;
 use crate::table::PIECE_UNITS;
 use crate::units::{SEGMENT_BYTES, SEGMENT_UNITS, SegmentId};
 use choose::Drops;
@@ -155,7 +156,8 @@ impl Engine {
         self.budget.room() >= SEGMENT_BYTES || (self.budget.is_reserve_whole() && self.log.has_warm())
     }
 
-    /// Compacts, then evicts, then settles, until there is enough. `own` is the caller's context, if it has one.
+    /// Compacts, then evicts, then settles (if that is not only done when asked for), until there is enough. `own` is the
+    /// caller's context, if it has one.
     fn free_until(
         &self,
         cleaner: &mut Cleaner,
@@ -172,7 +174,7 @@ impl Engine {
             if is_enough() {
                 return Ok(());
             }
-            if self.free_some(cleaner, LEAST_GAIN, &mut evictions).is_err() {
+            if self.free_some(cleaner, self.settling, &mut evictions).is_err() {
                 self.seal_roomy_heads(cleaner, own.take().ok_or(Exhausted)?)?;
             }
         }
@@ -196,8 +198,8 @@ impl Engine {
     }
 
     /// One step of freeing memory: the cheapest that there is.
-    fn free_some(&self, cleaner: &mut Cleaner, least_gain: u32, evictions: &mut usize) -> Result<(), Exhausted> {
-        if let Some(victim) = self.emptiest(least_gain) {
+    fn free_some(&self, cleaner: &mut Cleaner, settling: Settling, evictions: &mut usize) -> Result<(), Exhausted> {
+        if let Some(victim) = self.emptiest(LEAST_GAIN) {
             return Ok(self.clean(cleaner, victim, &Fate::Copy)?);
         }
         // One round through the ephemeral segments drops what is cold. Where that is not enough, those over their
@@ -211,10 +213,10 @@ impl Engine {
         if swept == Some(Ok(())) {
             return Ok(());
         }
-        let victim = self.next_to_settle().ok_or(Exhausted)?;
+        let victim = (settling == Settling::WhenFull).then(|| self.next_to_settle()).flatten().ok_or(Exhausted)?;
         if self.clean(cleaner, victim, &Fate::Settle(Cold::Unread)).is_err() {
             // Neighbours from other segments used the reserve up; what they left is dead.
-            let victim = self.emptiest(least_gain).ok_or(Exhausted)?;
+            let victim = self.emptiest(LEAST_GAIN).ok_or(Exhausted)?;
             self.clean(cleaner, victim, &Fate::Copy)?;
         }
         Ok(())
@@ -266,7 +268,7 @@ impl Engine {
             if self.budget.used() <= target_bytes {
                 return;
             }
-            if self.free_some(&mut cleaner, LEAST_GAIN, &mut evictions).is_err() {
+            if self.free_some(&mut cleaner, Settling::WhenFull, &mut evictions).is_err() {
                 return;
             }
         }

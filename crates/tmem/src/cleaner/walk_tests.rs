@@ -268,7 +268,7 @@ fn clean(store: &Store, models: &mut [Model], random: &mut Random) {
 
 fn run(seed: u64, kinds: u64) {
     let mut random = Random(seed);
-    let options = StoreOptions { budget_bytes: 18 << 20, cleaning: Cleaning::OnDemand };
+    let options = StoreOptions { cleaning: Cleaning::OnDemand, ..StoreOptions::with_budget(18 << 20) };
     let store = Store::new(options).unwrap();
     let client = store.client(ClientOptions::named("test"));
     let policy = [Policy::Fast, Policy::Balanced, Policy::Dense][random.index(3)];

@@ -51,7 +51,7 @@ const CLIENTS: usize = 3;
 impl Crowd {
     pub fn new(options: Options) -> Self {
         let Options { budget_bytes, cleaning, .. } = options;
-        let store = Store::new(StoreOptions { budget_bytes, cleaning }).unwrap();
+        let store = Store::new(StoreOptions { cleaning, ..StoreOptions::with_budget(budget_bytes) }).unwrap();
         let caps = [usize::MAX, usize::MAX, budget_bytes / 3];
         let client = |cap_bytes| store.client(ClientOptions { cap_bytes, ..ClientOptions::named("crowd") });
         let clients: Vec<Client> = caps.map(client).to_vec();

@@ -25,7 +25,7 @@ pub const GRANULE: u64 = tmem::GRANULE_BYTES as u64;
 
 /// A store in which nothing happens but what the test asks for.
 pub fn quiet_store(budget_bytes: usize) -> Store {
-    Store::new(StoreOptions { budget_bytes, cleaning: Cleaning::OnDemand }).unwrap()
+    Store::new(StoreOptions { cleaning: Cleaning::OnDemand, ..StoreOptions::with_budget(budget_bytes) }).unwrap()
 }
 
 /// A pool of a client of its own.

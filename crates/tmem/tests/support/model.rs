@@ -56,7 +56,7 @@ impl World {
     pub fn new(seed: u64, cleaning: Cleaning) -> Self {
         let mut random = Random::new(seed);
         let budget = random.pick(&[16, 24, 32, 64]) * MIB;
-        let store = Store::new(StoreOptions { budget_bytes: budget, cleaning }).unwrap();
+        let store = Store::new(StoreOptions { cleaning, ..StoreOptions::with_budget(budget) }).unwrap();
         let objects = [[0; 3], [1, 0, 0], [2, 0, 0], [7, 0, u64::MAX], [7, 1, u64::MAX]].map(ObjectId).to_vec();
         let field = Field { objects, granules: 600, longest: random.pick(&[64, 300, 900]) };
         let (clients, pools) = (Vec::new(), Vec::new());
