@@ -52,7 +52,7 @@ const MOST_GIVEN: usize = 2;
 /// Turns of an address space in a row, so that its agent is kept at work.
 const TURNS: u32 = 64;
 /// Room in a segment that an order to encode starts with, at least.
-const LEAST_ROOM: usize = 256 << 10;
+const LEAST_ROOM: usize = 32 << 10;
 /// Addresses that one look for candidates goes over.
 const LOOK_BYTES: u64 = 64 << 20;
 /// Address spaces smaller than this are left alone.
