@@ -1,12 +1,13 @@
 //! A queue, as it is served.
 
 use super::run::{Claim, Job, MOST_BYTES, MOST_OPERATIONS, Todo, granules, let_go};
-use super::tenant::{Reached, Tenant};
+use super::tenant::{Reached, Slices, Tenant};
 use super::wide::Wide;
 use crate::layout::{Layout, MOST_SLICES, SLICE_WORDS, at};
 use crate::memory::QueueMemory;
 use crate::operation::{Opcode, Outcome, Place, Refusal, Submission, completion_words, tag_of};
 use crate::ring::{Broken, Closed, Taker};
+use smallvec::smallvec;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -203,54 +204,16 @@ impl Served {
 
     /// What is to be done for a submission, and what it touches.
     fn todo(&self, state: &State, submission: Submission) -> Result<(Claim, Todo), Refusal> {
-        let mut slices = [(0, 0); MOST_SLICES];
-        let slices = self.slices_of(state, &submission, &mut slices)?;
-        let claim = Claim::of(&submission, slices);
+        let slices = slices_of(state, &submission)?;
+        let claim = Claim::of(&submission, &slices);
         let reach = |&(offset, len): &(u64, u64)| self.tenant.reach(submission.region, offset, len);
-        let memory = slices.iter().map(reach).collect::<Result<Vec<Reached>, _>>()?;
+        let memory = slices.iter().map(reach).collect::<Result<Slices<Reached>, _>>()?;
         if submission.opcode != Opcode::FlushObject
             && submission.offset.checked_add(submission.len.max(1) - 1).is_none()
         {
             return Err(Refusal::BeyondEnd);
         }
         Ok((claim, Todo { submission, memory, cancelled: false }))
-    }
-
-    /// The slices that a submission names: fetched once, and not empty, overlapping or of another length than it says.
-    fn slices_of<'s>(
-        &self,
-        state: &State,
-        submission: &Submission,
-        room: &'s mut [(u64, u64); MOST_SLICES],
-    ) -> Result<&'s [(u64, u64)], Refusal> {
-        if !submission.opcode.has_memory() {
-            return Ok(&[]);
-        }
-        let annex = match submission.place {
-            Place::At(offset) => {
-                room[0] = (offset, submission.len);
-                return Ok(&room[..1]);
-            }
-            Place::Listed(annex) => annex,
-        };
-        let layout = state.taker.layout();
-        if annex >= layout.entries {
-            return Err(Refusal::Slices);
-        }
-        let words = &state.taker.words()[layout.annex(annex)..];
-        let word = |at: usize| words[at].load(Ordering::Relaxed); // Relaxed: ordered by `Taker::look`
-        let count = usize::try_from(word(0)).unwrap_or(usize::MAX);
-        if !(1..=MOST_SLICES).contains(&count) {
-            return Err(Refusal::Slices);
-        }
-        let slices = &mut room[..count];
-        let mut left = submission.len;
-        for (nth, slice) in slices.iter_mut().enumerate() {
-            *slice = (word((nth + 1) * SLICE_WORDS), word((nth + 1) * SLICE_WORDS + 1));
-            left = left.checked_sub(slice.1).filter(|_| slice.1 > 0).ok_or(Refusal::Slices)?;
-        }
-        let apart = submission.opcode == Opcode::Put || are_apart(slices);
-        if left == 0 && apart { Ok(slices) } else { Err(Refusal::Slices) }
     }
 
     /// Ends what `worker` has claimed.
@@ -480,11 +443,38 @@ fn piece_of(wide: &mut Wide) -> Job {
     Job { piece: Some(piece), ..job(wide.submission().tag, Ok(todo)) }
 }
 
+/// The slices that a submission names: fetched once, and not empty, overlapping or of another length than it says.
+fn slices_of(state: &State, submission: &Submission) -> Result<Slices<(u64, u64)>, Refusal> {
+    if !submission.opcode.has_memory() {
+        return Ok(Slices::new());
+    }
+    let annex = match submission.place {
+        Place::At(offset) => return Ok(smallvec![(offset, submission.len)]),
+        Place::Listed(annex) => annex,
+    };
+    let layout = state.taker.layout();
+    if annex >= layout.entries {
+        return Err(Refusal::Slices);
+    }
+    let words = &state.taker.words()[layout.annex(annex)..];
+    let word = |at: usize| words[at].load(Ordering::Relaxed); // Relaxed: ordered by `Taker::look`
+    let count = usize::try_from(word(0)).unwrap_or(usize::MAX);
+    if !(1..=MOST_SLICES).contains(&count) {
+        return Err(Refusal::Slices);
+    }
+    let slice = |nth: usize| (word((nth + 1) * SLICE_WORDS), word((nth + 1) * SLICE_WORDS + 1));
+    let slices: Slices<(u64, u64)> = (0..count).map(slice).collect();
+    let mut left = submission.len;
+    for slice in &slices {
+        left = left.checked_sub(slice.1).filter(|_| slice.1 > 0).ok_or(Refusal::Slices)?;
+    }
+    let apart = submission.opcode == Opcode::Put || are_apart(&slices);
+    if left == 0 && apart { Ok(slices) } else { Err(Refusal::Slices) }
+}
+
 /// Whether no two slices overlap.
 fn are_apart(slices: &[(u64, u64)]) -> bool {
-    let mut sorted = [(0, 0); MOST_SLICES];
-    let sorted = &mut sorted[..slices.len()];
-    sorted.copy_from_slice(slices);
+    let mut sorted = slices.to_vec();
     sorted.sort_unstable();
     sorted.windows(2).all(|pair| pair[0].0.checked_add(pair[0].1).is_some_and(|end| end <= pair[1].0))
 }

@@ -1,6 +1,6 @@
 //! What a worker has claimed of one queue, and carries out.
 
-use super::tenant::{Reached, Tenant};
+use super::tenant::{Reached, Slices, Tenant};
 use super::wide::PieceOf;
 use crate::operation::{
     GRANULE_BYTES, Map, Opcode, Outcome, Refusal, Rejection, Submission, granules_a_bit, granules_of, words_of_map,
@@ -85,7 +85,7 @@ pub(crate) struct Job {
 #[derive(Debug)]
 pub(crate) struct Todo {
     pub(crate) submission: Submission,
-    pub(crate) memory: Vec<Reached>,
+    pub(crate) memory: Slices<Reached>,
     /// It was cancelled in time: the old contents of a put's range go, and nothing else is done.
     pub(crate) cancelled: bool,
 }
@@ -98,7 +98,7 @@ pub(crate) fn carry_out(jobs: &mut [Job], tenant: &Tenant) {
             // SAFETY: who fills the same memory is not claimed while this is (`Claim::lends_same`); the rest is told at
             // the function.
             Does::Put => from.extend(todo.memory.iter().map(|part| unsafe { part.as_slice() })),
-            // SAFETY: as above, and the slices of one operation do not overlap (`Served::slices_of`).
+            // SAFETY: as above, and the slices of one operation do not overlap (`queue::slices_of`).
             Does::Get | Does::Take => into.extend(todo.memory.iter().map(|part| unsafe { part.as_mut_slice() })),
             Does::Flush | Does::FlushObject | Does::Nothing => {}
         }

@@ -3,7 +3,8 @@
 use super::run::Job;
 use crate::operation::Refusal;
 use core::ptr::NonNull;
-use std::collections::HashMap;
+use smallvec::SmallVec;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tmem_sys::{Doorbell, Region};
@@ -15,7 +16,7 @@ pub(crate) const OWN_ADDRESSES: u16 = u16::MAX;
 #[derive(Debug)]
 enum Reach {
     /// The regions that it registered.
-    Regions(Mutex<HashMap<u16, Arc<Region>>>),
+    Regions(Mutex<BTreeMap<u16, Arc<Region>>>),
     /// This process' own addresses, which [`LocalQueue`](super::LocalQueue) lends.
     Own,
 }
@@ -40,6 +41,9 @@ pub(crate) struct Tenant {
     pub(crate) rung: AtomicU64,
     pub(crate) heard: AtomicU64,
 }
+
+/// What there is one of for each slice of an operation's memory. Most have one slice, for which nothing is allocated.
+pub(crate) type Slices<T> = SmallVec<[T; 1]>;
 
 /// Memory that an operation names, whose bounds were checked.
 #[derive(Debug, Clone)]
@@ -144,7 +148,7 @@ impl Tenant {
 
     /// Forgets all regions, and returns them.
     pub(crate) fn unregister_all(&self) -> Vec<Arc<Region>> {
-        self.regions().map_or_else(Vec::new, |mut regions| regions.drain().map(|(_, region)| region).collect())
+        self.regions().map_or_else(Vec::new, |mut regions| core::mem::take(&mut *regions).into_values().collect())
     }
 
     /// How many regions there are, and their bytes.
@@ -152,7 +156,7 @@ impl Tenant {
         self.regions().map_or((0, 0), |regions| (regions.len(), regions.values().map(|region| region.len()).sum()))
     }
 
-    fn regions(&self) -> Option<MutexGuard<'_, HashMap<u16, Arc<Region>>>> {
+    fn regions(&self) -> Option<MutexGuard<'_, BTreeMap<u16, Arc<Region>>>> {
         match &self.reach {
             Reach::Regions(regions) => Some(regions.lock().unwrap_or_else(PoisonError::into_inner)),
             Reach::Own => None,

@@ -10,7 +10,7 @@
 //! are not carried out.
 
 use super::run::{Claim, MOST_BYTES, Todo};
-use super::tenant::Reached;
+use super::tenant::{Reached, Slices};
 use crate::operation::{GRANULE_BYTES, Map, Opcode, Outcome, Submission, granules_a_bit, granules_of, words_of_map};
 
 /// Bytes of a piece, and what pieces are aligned to in their object: whole leaves of the engine's tables.
@@ -146,8 +146,8 @@ impl Wide {
 }
 
 /// The part of `memory` from `skip` bytes on.
-fn cut(memory: &[Reached], skip: u64, len: u64) -> Vec<Reached> {
-    let mut parts = Vec::with_capacity(1);
+fn cut(memory: &[Reached], skip: u64, len: u64) -> Slices<Reached> {
+    let mut parts = Slices::new();
     let (mut skip, mut left) = (skip, len);
     for reached in memory {
         let bytes = reached.len as u64;
