@@ -166,6 +166,7 @@ fn an_end_takes_no_longer_than_it_may() {
     let time = start.elapsed();
     assert!(time > Duration::from_secs(9) && time < Duration::from_secs(15), "{time:?}");
     assert_eq!(ended.status.code(), Some(0), "{}", ended.log);
+    assert!(ended.log.contains("WARN what was submitted was not completed within 10s"), "{}", ended.log);
     assert!(guest.queue.wait(256, Some(PATIENCE)).is_err(), "who waits is told");
 }
 

@@ -8,4 +8,5 @@ mod harness;
 mod life;
 mod reload;
 mod stat;
+mod told;
 mod units;

@@ -2,7 +2,9 @@
 
 use super::errand::{Done, Errands};
 use super::limits::Limits;
+use super::log::{About, Log, Who};
 use super::member::{Member, Presence, Waiting, Wish};
+use super::session::Why;
 use super::tenant::Tenant;
 use super::{DaemonOptions, Service};
 use crate::operation::ClientId;
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use tmem::ClientOptions;
 use tmem_sys::{Doorbell, Peer};
+use tracing::Level;
 
 /// Numbers of clients and pools that are never given out: a store ends when it has none left, and that nobody shall bring
 /// about by making pools for some days.
@@ -33,7 +36,8 @@ pub(crate) struct Clients {
     own_uid: u32,
     started: Instant,
     /// Sessions to be ended.
-    dismissed: Vec<u64>,
+    dismissed: Vec<(u64, Why)>,
+    pub(super) log: Log,
 }
 
 /// Who asks.
@@ -71,6 +75,7 @@ impl Clients {
             own_uid: tmem_sys::own_uid(),
             started: Instant::now(),
             dismissed: Vec::new(),
+            log: Log::default(),
         }
     }
 
@@ -131,7 +136,7 @@ impl Clients {
         let member = Member {
             name,
             uid: asker.peer.uid,
-            key: key.clone(),
+            key,
             presence: Presence::Connected { session: asker.session, pid: asker.peer.pid },
             tenant: Arc::new(Tenant::remote(client.clone(), weight, &self.notice)),
             client,
@@ -140,8 +145,11 @@ impl Clients {
             queues: BTreeMap::new(),
             closing: false,
         };
+        let line = format_args!("{member} has come: {}", Who(asker.peer));
+        self.log.tell(Level::INFO, About::User(member.uid), line);
+        let reply = welcome(&member);
         self.members.insert(id, member);
-        Ok(Reply::Welcome { client: id, key, pools: Vec::new() })
+        Ok(reply)
     }
 
     /// Whether a connection may become a client.
@@ -177,15 +185,15 @@ impl Clients {
             }
             Presence::Away => {
                 member.attach(asker.session, pid, &self.notice);
-                Ok(Some(welcome(member)))
+                Ok(Some(welcome_back(member, pid, &mut self.log)))
             }
         }
     }
 
     /// The session of a client is over.
-    pub(crate) fn on_end(&mut self, client: ClientId) {
+    pub(crate) fn on_end(&mut self, client: ClientId, why: Why) {
         if self.members.get(&client).is_some_and(|member| matches!(member.presence, Presence::Connected { .. })) {
-            self.clear_away(client, false, Vec::new());
+            self.clear_away(client, why, Vec::new());
         }
     }
 
@@ -195,22 +203,26 @@ impl Clients {
         match &mut member.presence {
             Presence::Leaving { waiting: all } => all.push(waiting),
             Presence::Connected { session, .. } => {
-                self.dismissed.push(*session);
-                self.clear_away(client, true, vec![waiting]);
+                self.dismissed.push((*session, Why::Destroyed));
+                self.clear_away(client, Why::Destroyed, vec![waiting]);
             }
-            Presence::Away => self.clear_away(client, true, vec![waiting]),
+            Presence::Away => self.clear_away(client, Why::Destroyed, vec![waiting]),
         }
     }
 
-    fn clear_away(&mut self, client: ClientId, destroy: bool, waiting: Vec<Waiting>) {
+    fn clear_away(&mut self, client: ClientId, why: Why, waiting: Vec<Waiting>) {
         let Some(member) = self.members.get_mut(&client) else { return };
-        let remains = member.leave(destroy, waiting);
+        let remains = member.leave(why == Why::Destroyed, waiting);
+        let (level, gone) = if why.is_thrown_out() { (Level::WARN, "is thrown out") } else { (Level::INFO, "is gone") };
+        let (emptied, kept) = (remains.pools(), member.pools.len());
+        let line = format_args!("{member} {gone}: {why}; pools emptied: {emptied}, kept: {kept}");
+        self.log.tell(level, About::User(member.uid), line);
         let service = Arc::clone(&self.service);
         self.errands.run(move || Done::Buried { client, gone: remains.bury(&service) });
     }
 
     /// Sessions to be ended: their clients were destroyed, or broke the protocol.
-    pub(crate) fn take_dismissed(&mut self) -> Vec<u64> {
+    pub(crate) fn take_dismissed(&mut self) -> Vec<(u64, Why)> {
         std::mem::take(&mut self.dismissed)
     }
 
@@ -230,7 +242,7 @@ impl Clients {
         for (client, member) in &mut self.members {
             let Presence::Connected { session, .. } = member.presence else { continue };
             if member.tenant.is_broken() {
-                self.dismissed.push(session);
+                self.dismissed.push((session, Why::Broken));
                 continue;
             }
             // One errand at a time: a client that opens and lets go gets no more threads than others.
@@ -252,7 +264,7 @@ impl Clients {
         let presence = std::mem::replace(&mut member.presence, Presence::Away);
         let Presence::Leaving { waiting } = presence else { return Vec::new() };
         if !gone && waiting.iter().any(|waiting| waiting.wish == Wish::Destroyed) {
-            self.clear_away(client, true, waiting);
+            self.clear_away(client, Why::Destroyed, waiting);
             return Vec::new();
         }
         let mut replies = Vec::new();
@@ -261,7 +273,7 @@ impl Clients {
                 Wish::Destroyed => Reply::Done,
                 Wish::Attach { pid } if !gone && member.presence == Presence::Away => {
                     member.attach(session, pid, &self.notice);
-                    welcome(member)
+                    welcome_back(member, pid, &mut self.log)
                 }
                 Wish::Attach { .. } => {
                     failed(format!("client {} is gone, or was faster: say Hello for a new one", client.0))
@@ -300,6 +312,11 @@ impl Clients {
 fn welcome(member: &Member) -> Reply {
     let pools = member.pools.keys().copied().collect();
     Reply::Welcome { client: member.id(), key: member.key.clone(), pools }
+}
+
+fn welcome_back(member: &Member, pid: u32, log: &mut Log) -> Reply {
+    log.tell(Level::INFO, About::User(member.uid), format_args!("{member} is back: process {pid}"));
+    welcome(member)
 }
 
 pub(super) fn failed(message: String) -> Reply {

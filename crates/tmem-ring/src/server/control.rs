@@ -7,7 +7,8 @@
 use super::DaemonOptions;
 use super::clients::{Asker, Clients, failed};
 use super::desk::{Answer, Beside};
-use super::session::{Heard, Session, tell};
+use super::log::{About, Who};
+use super::session::{Heard, Session, Why, tell};
 use crate::wire::{Reply, Stat};
 use std::collections::BTreeMap;
 use std::io;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 use tmem_sys::{Channel, Doorbell, Epoll, Listener, Peer};
+use tracing::Level;
 
 /// Connections of a user that are no clients, at most: the oldest of them goes when another one comes. Those that ask for
 /// one thing and go take microseconds.
@@ -109,10 +111,14 @@ impl Control {
                     let _ = to.send(self.clients.stat());
                 }
                 Ok(Order::Reload(options, done)) => {
+                    let line = format_args!("who comes from now on is treated so: {options:?}");
+                    self.clients.log.tell(Level::DEBUG, About::Daemon, line);
                     self.clients.options = options;
                     let _ = done.send(());
                 }
                 Ok(Order::Seclude(done)) => {
+                    let line = format_args!("no new clients and queues are taken from now on");
+                    self.clients.log.tell(Level::DEBUG, About::Daemon, line);
                     self.clients.ending = true;
                     if let Some(listener) = self.listener.take() {
                         // It is not in there when there are no descriptors.
@@ -132,7 +138,9 @@ impl Control {
         match listener.accept() {
             Ok(Some((channel, peer))) => self.admit(channel, peer),
             Ok(None) => {}
-            Err(_) => {
+            Err(errno) => {
+                let line = format_args!("whoever wants to connect waits: no descriptor is to be had ({errno})");
+                self.clients.log.tell(Level::WARN, About::Daemon, line);
                 // They would be told of again and again, with nothing to be done.
                 let removed = self.epoll.remove(listener.as_fd());
                 self.full_until = removed.is_ok().then(|| Instant::now() + RETRY);
@@ -147,6 +155,8 @@ impl Control {
 
     fn admit(&mut self, channel: Channel, peer: Peer) {
         if let Err(message) = self.clients.admits(peer.uid) {
+            let line = format_args!("{} was not let in: {message}", Who(peer));
+            self.clients.log.tell(Level::WARN, About::Stranger, line);
             // Who does not even hear that is sent away all the same.
             let _ = tell(&channel, &failed(message), &[]);
             return;
@@ -156,12 +166,14 @@ impl Control {
         if strangers.clone().count() >= MOST_STRANGERS
             && let Some(oldest) = strangers.next().map(|(number, _)| *number)
         {
-            self.end(oldest);
+            self.end(oldest, Why::Displaced);
         }
         let number = self.next_session;
         self.next_session += 1;
-        if self.epoll.add(channel.as_fd(), number).is_ok() {
-            self.sessions.insert(number, Session::new(channel, peer));
+        let added = self.epoll.add(channel.as_fd(), number);
+        self.sessions.insert(number, Session::new(channel, peer));
+        if added.is_err() {
+            self.end(number, Why::Unheard);
         }
     }
 
@@ -175,7 +187,7 @@ impl Control {
                 session.waits = waits;
                 return;
             }
-            Heard::End => return self.end(number),
+            Heard::End => return self.end(number, Why::Closed),
             Heard::Packet(request, fds) => (request, fds),
         };
         if waits {
@@ -183,7 +195,7 @@ impl Control {
             // It is sent away, whether it hears that or not.
             let _ = session.tell(&failed(message.to_owned()), &[]);
             let _ = self.clients.refuse(asker, fds, String::new());
-            return self.end(number);
+            return self.end(number, Why::Hasty);
         }
         let answer = match request {
             Ok(request) => self.clients.on_request(asker, request, fds),
@@ -198,7 +210,7 @@ impl Control {
     fn tell(&mut self, number: u64, reply: &Reply, beside: &Beside) {
         let Some(session) = self.sessions.get_mut(&number) else {
             if let Reply::Welcome { client, .. } = reply {
-                self.clients.on_end(*client);
+                self.clients.on_end(*client, Why::Closed);
             }
             return;
         };
@@ -206,8 +218,14 @@ impl Control {
         if let Reply::Welcome { client, .. } = reply {
             session.client = Some(*client);
         }
-        if session.tell(reply, &beside.fds()).is_err() {
-            self.end(number);
+        if let Reply::Failed { message } = reply {
+            // It quotes what it refuses.
+            let line = format_args!("{} was refused: {message:?}", Who(session.peer));
+            let level = if session.client.is_some() { Level::DEBUG } else { Level::WARN };
+            self.clients.log.tell(level, About::User(session.peer.uid), line);
+        }
+        if let Err(why) = session.tell(reply, &beside.fds()) {
+            self.end(number, why);
         }
     }
 
@@ -220,17 +238,21 @@ impl Control {
     }
 
     fn dismiss(&mut self) {
-        for session in self.clients.take_dismissed() {
-            self.end(session);
+        for (session, why) in self.clients.take_dismissed() {
+            self.end(session, why);
         }
     }
 
-    fn end(&mut self, number: u64) {
+    fn end(&mut self, number: u64, why: Why) {
         let Some(session) = self.sessions.remove(&number) else { return };
         // Closing it would do, if the client had not perhaps a copy of our end.
         let _ = self.epoll.remove(session.channel.as_fd());
         if let Some(client) = session.client {
-            self.clients.on_end(client);
+            self.clients.on_end(client, why);
+        } else {
+            let level = if why.is_thrown_out() { Level::WARN } else { Level::DEBUG };
+            let line = format_args!("{} was no client and is gone: {why}", Who(session.peer));
+            self.clients.log.tell(level, About::User(session.peer.uid), line);
         }
     }
 }

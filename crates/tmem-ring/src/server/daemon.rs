@@ -10,6 +10,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tmem_sys::{Doorbell, Listener};
+use tracing::warn;
 
 /// How clients are treated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +81,9 @@ impl Daemon {
         self.order(Order::Seclude(sender));
         // One that has panicked takes no connections either.
         let _ = done.recv();
-        self.service.drain(end);
+        if !self.service.drain(end) {
+            warn!("what was submitted was not completed within {timeout:?}: the rest of it is not carried out");
+        }
     }
 
     fn order(&self, order: Order) {

@@ -6,6 +6,7 @@
 use super::clients::{Asker, Clients, Newcomer, failed};
 use super::errand::Done;
 use super::limits::{MOST_AUTHORISED, MOST_POOLS};
+use super::log::{About, Who};
 use super::member::{Member, OwnPool, OwnQueue, Presence, Waiting, Wish, engine_options};
 use crate::layout::{Layout, MOST_ENTRIES};
 use crate::operation::{ClientId, PoolId};
@@ -13,6 +14,7 @@ use crate::wire::{self, PoolOptions, Reply, Request, Verb};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use tmem_sys::{Doorbell, Memfd, Region};
+use tracing::Level;
 
 use super::queue::Served;
 
@@ -230,6 +232,8 @@ impl Clients {
             return Err(format!("uid {uid} may not control clients: only root and the user of the daemon may"));
         }
         let member = self.members.get_mut(&client).ok_or_else(|| no_client(client))?;
+        let line = format_args!("{} does to {member}: {verb:?}", Who(asker.peer));
+        self.log.tell(Level::INFO, About::User(uid), line);
         let engine = member.client.clone();
         match verb {
             Verb::Freeze => Ok(self.later(asker, move || engine.freeze().map_err(|error| error.to_string()))),

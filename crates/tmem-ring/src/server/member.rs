@@ -11,6 +11,7 @@ use super::tenant::Tenant;
 use crate::operation::{ClientId, PoolId};
 use crate::wire::{ClientStat, Key, Policy, PoolKind, PoolOptions, PoolStat};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use tmem_sys::Doorbell;
 
@@ -84,6 +85,11 @@ pub(crate) struct Remains {
 }
 
 impl Remains {
+    /// How many pools go.
+    pub(crate) fn pools(&self) -> usize {
+        self.pools.len()
+    }
+
     /// Clears them away; this may take its time. Returns whether the client is gone altogether.
     pub(crate) fn bury(self, service: &super::Service) -> bool {
         for queue in self.queues {
@@ -188,6 +194,13 @@ impl Member {
             queues: self.queues.len() as u64,
             pools: self.pools.iter().map(pool_stat).collect(),
         }
+    }
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // As a literal: it is the client's choice what is in it.
+        write!(f, "client {} {:?} of uid {}", self.id().0, self.name, self.uid)
     }
 }
 

@@ -12,6 +12,7 @@
 //!   Clients   everybody who is served: who may do what              clients.rs, desk.rs
 //!   Member    one of them, connected or away                        member.rs
 //!   Errands   threads for what takes its time                       errand.rs
+//!   Log       what is told of clients, and how much at most         log.rs
 //! ```
 //!
 //! # Claiming
@@ -48,6 +49,7 @@ mod errand;
 mod hostile_tests;
 mod limits;
 mod local;
+mod log;
 mod member;
 mod queue;
 mod run;

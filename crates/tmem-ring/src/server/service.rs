@@ -119,8 +119,8 @@ impl Service {
         queue.close();
     }
 
-    /// Takes no more submissions, and returns when what is submitted is completed, or at `end`.
-    pub(crate) fn drain(&self, end: Instant) {
+    /// Takes no more submissions, and returns when what is submitted is completed, or at `end`. Returns whether it is.
+    pub(crate) fn drain(&self, end: Instant) -> bool {
         let queues: Vec<Arc<Served>> = {
             // Not held while it waits: whoever ends a queue meanwhile wants it, and workers behind him.
             let queues = self.shared.queues.read().unwrap_or_else(PoisonError::into_inner);
@@ -130,7 +130,7 @@ impl Service {
             queue.stop();
         }
         // Those that are closed are waited for in no time.
-        let _ = queues.iter().all(|queue| queue.await_closed(end));
+        queues.iter().all(|queue| queue.await_closed(end))
     }
 
     /// What workers have done.

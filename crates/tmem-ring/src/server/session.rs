@@ -2,6 +2,7 @@
 
 use crate::operation::ClientId;
 use crate::wire::{PACKET_BYTES, Reply, Request};
+use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use tmem_sys::{Channel, Errno, Peer};
 
@@ -27,9 +28,45 @@ pub(crate) enum Heard {
     End,
 }
 
-/// The other side is gone, or does not read what it is told.
+/// Why a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Deaf;
+pub(crate) enum Why {
+    /// The client has closed it, or its process has ended: the kernel tells no difference.
+    Closed,
+    /// The client was destroyed.
+    Destroyed,
+    /// It was no client, and the oldest of too many such connections of its user.
+    Displaced,
+    /// It has sent something before it had its answer.
+    Hasty,
+    /// It does not read what it is told.
+    Deaf,
+    /// The counts of one of its queues make no sense.
+    Broken,
+    /// The daemon has no means to listen to it.
+    Unheard,
+}
+
+impl Why {
+    /// Whether it was thrown out, for what it did or the daemon lacked.
+    pub(crate) fn is_thrown_out(self) -> bool {
+        !matches!(self, Self::Closed | Self::Destroyed)
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "it has closed its connection, or its process has ended",
+            Self::Destroyed => "it was destroyed",
+            Self::Displaced => "its user has too many connections that are no clients",
+            Self::Hasty => "it has sent a request before it had the answer to the last",
+            Self::Deaf => "it does not read its answers",
+            Self::Broken => "the counts of a queue of it make no sense",
+            Self::Unheard => "the system has no memory to listen to it",
+        })
+    }
+}
 
 impl Session {
     pub(crate) fn new(channel: Channel, peer: Peer) -> Self {
@@ -57,14 +94,14 @@ impl Session {
         }
     }
 
-    /// Sends a reply. Never waits.
-    pub(crate) fn tell(&self, reply: &Reply, beside: &[BorrowedFd<'_>]) -> Result<(), Deaf> {
+    /// Sends a reply. Never waits. An error is why the connection is to be ended.
+    pub(crate) fn tell(&self, reply: &Reply, beside: &[BorrowedFd<'_>]) -> Result<(), Why> {
         tell(&self.channel, reply, beside)
     }
 }
 
-/// Sends a reply to whoever is there. Never waits.
-pub(crate) fn tell(channel: &Channel, reply: &Reply, beside: &[BorrowedFd<'_>]) -> Result<(), Deaf> {
+/// Sends a reply to whoever is there. Never waits. An error is why the connection is to be ended.
+pub(crate) fn tell(channel: &Channel, reply: &Reply, beside: &[BorrowedFd<'_>]) -> Result<(), Why> {
     let mut packet = serde_json::to_vec(reply).unwrap_or_else(|_| unreachable!("a reply is numbers and text"));
     if packet.len() > PACKET_BYTES {
         // It quotes what it refuses.
@@ -73,7 +110,8 @@ pub(crate) fn tell(channel: &Channel, reply: &Reply, beside: &[BorrowedFd<'_>]) 
     }
     match channel.send(&packet, beside) {
         Ok(()) => Ok(()),
-        // The system call is not one that signals end halfway: what is interrupted was not sent, since it does not wait.
-        Err(_) => Err(Deaf),
+        Err(Errno::PIPE | Errno::CONNRESET) => Err(Why::Closed),
+        // Its buffers are full, of packets or of descriptors. (The system call does not wait, so no signal ends it halfway.)
+        Err(_) => Err(Why::Deaf),
     }
 }

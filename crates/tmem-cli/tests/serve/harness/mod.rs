@@ -143,6 +143,20 @@ impl Serving {
         fs::read_to_string(self.scratch.path("log")).unwrap()
     }
 
+    /// The log, when these words are in it.
+    #[track_caller]
+    pub(crate) fn tells(&self, words: &str) -> String {
+        let start = Instant::now();
+        loop {
+            let log = self.log();
+            if log.contains(words) {
+                return log;
+            }
+            assert!(start.elapsed() < PATIENCE, "it does not tell: {words}\n{log}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
