@@ -84,10 +84,8 @@ impl Control {
         let mut events = Vec::new();
         while self.obey() {
             let timeout = self.full_until.map(|until| until.saturating_duration_since(Instant::now()));
-            if self.epoll.wait(&mut events, timeout).is_err() {
-                // Nothing that could be made up for: the descriptor is ours.
-                break;
-            }
+            // The descriptor is ours, and what it waits for; without it nobody is served.
+            self.epoll.wait(&mut events, timeout).unwrap_or_else(|errno| panic!("cannot wait for clients: {errno}"));
             if self.full_until.is_some_and(|until| Instant::now() >= until) {
                 self.listen_again();
             }

@@ -3,10 +3,11 @@
 use super::Service;
 use super::clients::Clients;
 use super::control::{Control, Order};
+use super::vital::vital;
 use crate::wire::Stat;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tmem_sys::{Doorbell, Listener};
@@ -50,7 +51,8 @@ impl Daemon {
         let (orders, received) = channel();
         let clients = Clients::new(store, Arc::clone(&service), options, &notice);
         let control = Control::new(clients, listener, &notice, received)?;
-        let control = std::thread::Builder::new().name("tmem-control".to_owned()).spawn(move || control.run())?;
+        let control =
+            std::thread::Builder::new().name("tmem-control".to_owned()).spawn(move || vital(|| control.run()))?;
         Ok(Self { service, orders, notice, control: Some(control) })
     }
 
@@ -59,19 +61,15 @@ impl Daemon {
     pub fn reload(&self, options: DaemonOptions) {
         let (sender, done) = channel();
         self.order(Order::Reload(options, sender));
-        // One that has panicked takes nobody any more.
-        let _ = done.recv();
+        answer(&done);
     }
 
     /// What there is.
-    ///
-    /// # Panics
-    /// When the daemon's thread has panicked.
     #[must_use]
     pub fn stat(&self) -> Stat {
         let (sender, told) = channel();
         self.order(Order::Stat(sender));
-        told.recv().unwrap_or_else(|_| panic!("the thread that serves clients has panicked"))
+        answer(&told)
     }
 
     /// Takes no new connections and submissions, and ends when what is submitted is completed, or `timeout` is over.
@@ -79,18 +77,23 @@ impl Daemon {
         let end = Instant::now() + timeout;
         let (sender, done) = channel();
         self.order(Order::Seclude(sender));
-        // One that has panicked takes no connections either.
-        let _ = done.recv();
+        answer(&done);
         if !self.service.drain(end) {
             warn!("what was submitted was not completed within {timeout:?}: the rest of it is not carried out");
         }
     }
 
     fn order(&self, order: Order) {
-        // One that has panicked has said so.
+        // It ends when it is told to, as this is dropped.
         let _ = self.orders.send(order);
         self.notice.ring();
     }
+}
+
+/// What the thread answers to an order.
+fn answer<T>(told: &Receiver<T>) -> T {
+    told.recv()
+        .unwrap_or_else(|_| unreachable!("it obeys until it is told to end, and does not panic and live: `vital`"))
 }
 
 impl Drop for Daemon {

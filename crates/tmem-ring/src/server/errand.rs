@@ -4,6 +4,7 @@
 //! A thread each: the work of one client, however long, is in nobody else's way. A session has one errand at a time and a
 //! client two more (ending queues that it let go of, and clearing up behind it), so there are never more than that.
 
+use super::vital::vital;
 use crate::operation::ClientId;
 use crate::wire::Reply;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -58,7 +59,7 @@ impl Errands {
         let errand = Arc::new(Mutex::new(Some(whole)));
         let theirs = Arc::clone(&errand);
         let thread = thread::Builder::new().name("tmem-errand".to_owned());
-        if thread.spawn(move || run_once(&theirs)).is_err() {
+        if thread.spawn(move || vital(|| run_once(&theirs))).is_err() {
             run_once(&errand);
         }
     }
@@ -75,5 +76,37 @@ fn run_once(errand: &Mutex<Option<impl FnOnce()>>) {
     let errand = errand.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(errand) = errand {
         errand();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Stdio};
+
+    /// Set in the process that is to end.
+    const ENDS: &str = "TMEM_TEST_ENDS";
+
+    #[test]
+    fn an_errand_that_panics_ends_the_process_instead_of_leaving_its_session_waiting() {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "server::errand::tests::one_that_panics", "--ignored"]);
+        let ended = command.env(ENDS, "").stdout(Stdio::null()).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.signal(), Some(6), "SIGABRT, not {}: {said}", ended.status);
+    }
+
+    #[test]
+    #[ignore = "the process that the test above starts"]
+    fn one_that_panics() {
+        if std::env::var_os(ENDS).is_none() {
+            return;
+        }
+        let bell = Arc::new(Doorbell::new().unwrap());
+        Errands::new(&bell).run(|| panic!("an errand that panics"));
+        // It does not ring.
+        tmem_sys::poll_readable(&[bell.as_fd()], Some(std::time::Duration::from_secs(60))).unwrap();
     }
 }

@@ -37,6 +37,10 @@
 //! region that was cut off) is replaced by zeros where it is, and the region is *lost*. Time is accounted for, whatever
 //! it was used for, so a client that floods its queue waits for its next turn as everybody does.
 //!
+//! # Panics
+//! A worker, an errand or the control thread that panics ends the process (`vital.rs`): whoever waits for it is told by
+//! the end of its connection, instead of waiting for ever.
+//!
 //! Locks, outermost first: the list of queues, one queue's state, its tenant's regions. None is held while an operation is
 //! carried out.
 
@@ -56,6 +60,7 @@ mod run;
 mod service;
 mod session;
 mod tenant;
+mod vital;
 mod wide;
 
 pub use daemon::{Daemon, DaemonOptions};

@@ -3,6 +3,7 @@
 use super::queue::{Claimed, Served};
 use super::run::{Job, carry_out};
 use super::tenant::Tenant;
+use super::vital::vital;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -90,7 +91,7 @@ impl Service {
         for number in 0..workers {
             let shared = Arc::clone(&service.shared);
             let thread = std::thread::Builder::new().name(format!("tmem-worker-{number}"));
-            service.threads.push(thread.spawn(move || shared.work(number))?);
+            service.threads.push(thread.spawn(move || vital(|| shared.work(number)))?);
         }
         Ok(service)
     }
@@ -148,20 +149,8 @@ impl Drop for Service {
         drop(self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner));
         self.shared.wanted.notify_all();
         for thread in self.threads.drain(..) {
-            // One that panicked has said so.
+            // It does not panic and live: `vital`.
             let _ = thread.join();
-        }
-    }
-}
-
-/// An assertion that fails in a worker ends the process, as clients are told by the end of their bells. Otherwise what
-/// it had claimed would never be completed, and whoever waits for that, or for its end, would wait for ever.
-struct AbortOnPanic;
-
-impl Drop for AbortOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            std::process::abort();
         }
     }
 }
@@ -171,7 +160,6 @@ impl Shared {
         let mut jobs = Vec::new();
         let mut events = Vec::new();
         let mut start = Instant::now();
-        let _guard = AbortOnPanic;
         while !self.is_ending() {
             let Some((queue, more)) = self.claim(worker, &mut jobs) else {
                 self.rest(&mut events);
