@@ -12,3 +12,4 @@ pub use next::Next;
 pub use queue::{Queue, QueueError};
 pub use region::Region;
 pub use session::{Client, Hello, control, stat};
+pub use tmem_sys::Backing;
