@@ -107,9 +107,7 @@ pub unsafe extern "C" fn tmem_put(
     count: usize,
 ) -> i32 {
     // SAFETY: this function's contract.
-    guarded(|| unsafe {
-        push_memory(queue, tag, place, (region, slices, count), |offset, from| Action::Put { offset, from })
-    })
+    unsafe { push_memory(queue, tag, place, (region, slices, count), |offset, from| Action::Put { offset, from }) }
 }
 
 /// The same: fill the slices of the region with what is at `place`.
@@ -126,9 +124,7 @@ pub unsafe extern "C" fn tmem_get(
     count: usize,
 ) -> i32 {
     // SAFETY: this function's contract.
-    guarded(|| unsafe {
-        push_memory(queue, tag, place, (region, slices, count), |offset, into| Action::Get { offset, into })
-    })
+    unsafe { push_memory(queue, tag, place, (region, slices, count), |offset, into| Action::Get { offset, into }) }
 }
 
 /// The same: fill the slices of the region with what is at `place`, and flush what was got.
@@ -145,9 +141,7 @@ pub unsafe extern "C" fn tmem_take(
     count: usize,
 ) -> i32 {
     // SAFETY: this function's contract.
-    guarded(|| unsafe {
-        push_memory(queue, tag, place, (region, slices, count), |offset, into| Action::Take { offset, into })
-    })
+    unsafe { push_memory(queue, tag, place, (region, slices, count), |offset, into| Action::Take { offset, into }) }
 }
 
 /// The same: make `bytes` at `place` missing.
@@ -171,6 +165,8 @@ pub unsafe extern "C" fn tmem_flush_object(queue: *mut tmem_queue, tag: u64, pla
     guarded(|| unsafe { push(queue, tag, place, |_| Action::FlushObject) })
 }
 
+/// What is pushed with memory: all of the three above but which action it is.
+///
 /// # Safety
 /// As `tmem_put`.
 unsafe fn push_memory(
@@ -179,21 +175,23 @@ unsafe fn push_memory(
     place: *const tmem_place,
     (region, slices, count): (*const tmem_region, *const tmem_slice, usize),
     action: impl FnOnce(u64, Memory<'_>) -> Action<'_>,
-) -> Result<i32, Failure> {
-    if count == 0 || count > TMEM_MOST_SLICES {
-        return Err(Failure::refused(format!("{count} slices: an operation has 1 to {TMEM_MOST_SLICES}")));
-    }
-    // SAFETY: this function's contract.
-    let given = unsafe { borrow_many(slices, count, "slices") }?;
-    // SAFETY: the same.
-    let region = &unsafe { borrow(region, "region") }?.region;
-    let mut room = [Slice { offset: 0, len: 0 }; TMEM_MOST_SLICES];
-    for (slice, given) in room.iter_mut().zip(given) {
-        *slice = Slice { offset: given.offset, len: given.bytes };
-    }
-    let memory = region.memory(&room[..count]);
-    // SAFETY: the same.
-    unsafe { push(queue, tag, place, |offset| action(offset, memory)) }
+) -> i32 {
+    guarded(|| {
+        if count == 0 || count > TMEM_MOST_SLICES {
+            return Err(Failure::refused(format!("{count} slices: an operation has 1 to {TMEM_MOST_SLICES}")));
+        }
+        // SAFETY: this function's contract.
+        let given = unsafe { borrow_many(slices, count, "slices") }?;
+        // SAFETY: the same.
+        let region = &unsafe { borrow(region, "region") }?.region;
+        let mut room = [Slice { offset: 0, len: 0 }; TMEM_MOST_SLICES];
+        for (slice, given) in room.iter_mut().zip(given) {
+            *slice = Slice { offset: given.offset, len: given.bytes };
+        }
+        let memory = region.memory(&room[..count]);
+        // SAFETY: the same.
+        unsafe { push(queue, tag, place, |offset| action(offset, memory)) }
+    })
 }
 
 /// # Safety
