@@ -4,7 +4,7 @@
 
 #[path = "../../../tmem/tests/support/random.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the engine's tests use more of it, in several files")]
-mod random;
+pub(super) mod random;
 
 use super::service::Service;
 use super::tenant::Tenant;

@@ -14,6 +14,7 @@
 //!   Errands   threads for what takes its time                       errand.rs
 //!   Log       what is told of clients, and how much at most         log.rs
 //! ```
+//! Fuzzers move a queue, or `Clients`, by hand (`by_hand/`).
 //!
 //! # Claiming
 //! A worker picks the queue whose tenant has used the least time for its weight, locks it, and *claims*: takes
@@ -44,6 +45,8 @@
 //! Locks, outermost first: the list of queues, one queue's state, its tenant's regions. None is held while an operation is
 //! carried out.
 
+#[cfg(any(test, fuzzing))]
+mod by_hand;
 mod clients;
 mod control;
 mod daemon;
@@ -63,6 +66,8 @@ mod tenant;
 mod vital;
 mod wide;
 
+#[cfg(fuzzing)]
+pub use by_hand::{answer, serve};
 pub use daemon::{Daemon, DaemonOptions};
 pub use local::{LocalAction, LocalCompletion, LocalOperation, LocalQueue};
 pub use service::{Service, ServiceStats};

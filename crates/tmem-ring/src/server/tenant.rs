@@ -200,6 +200,12 @@ impl Reached {
         Self { region: self.region.clone(), start, len }
     }
 
+    /// Where it starts.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn address(&self) -> usize {
+        self.start.addr().get()
+    }
+
     /// Whether what was read from it may have been zeros in the place of what was lost.
     pub(crate) fn is_lost(&self) -> bool {
         self.region.as_ref().is_some_and(|region| region.is_lost())
