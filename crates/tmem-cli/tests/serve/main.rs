@@ -4,6 +4,7 @@
 
 mod control;
 mod deaths;
+mod descriptors;
 mod harness;
 mod life;
 mod reload;

@@ -1,32 +1,12 @@
 //! What the daemon tells of its clients.
 
-use crate::harness::{Guest, PATIENCE, Serving};
+use crate::harness::{Guest, Raw, Serving};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
-use tmem_ring::wire::{self, PoolOptions, Reply, Request};
-use tmem_sys::{Channel, Doorbell, Received, Words};
+use tmem_ring::wire::{PoolOptions, Reply, Request};
+use tmem_sys::{Doorbell, Words};
 
 /// The word of a queue in which its client says how much it has submitted (LAYOUT.md).
 const SUBMITTED: usize = 512 / 8;
-
-/// A client that does not keep to the protocol.
-struct Raw(Channel);
-
-impl Raw {
-    fn new(serving: &Serving, name: &str) -> Self {
-        let raw = Self(Channel::connect_within(&serving.socket(), PATIENCE).unwrap());
-        let hello = Request::Hello { version: wire::VERSION, name: name.to_owned(), cap_bytes: None, weight: None };
-        assert!(matches!(raw.ask(&hello).0, Reply::Welcome { .. }));
-        raw
-    }
-
-    fn ask(&self, request: &Request) -> (Reply, Received) {
-        self.0.send(&serde_json::to_vec(request).unwrap(), &[]).unwrap();
-        let mut packet = [0; wire::PACKET_BYTES];
-        let received = self.0.receive(&mut packet).unwrap();
-        (serde_json::from_slice(&packet[..received.len]).unwrap(), received)
-    }
-}
 
 /// The line with these words, when it is there.
 #[track_caller]
@@ -62,10 +42,10 @@ fn who_is_thrown_out_is_told_with_what_for() {
     let serving = Serving::start(&[]);
     let deaf = Raw::new(&serving, "deaf");
     let packet = serde_json::to_vec(&Request::Stat).unwrap();
-    let sent = (0..1_000_000).map(|_| deaf.0.send(&packet, &[])).find(Result::is_err);
+    let sent = (0..1_000_000).map(|_| deaf.channel.send(&packet, &[])).find(Result::is_err);
     assert!(sent.is_some(), "it reads nothing, and is not thrown out");
-    let told = line(&serving, "\"deaf\" of uid");
-    assert!(told.contains("WARN") && told.contains("is thrown out: it does not read its answers"), "{told}");
+    let told = line(&serving, "is thrown out: it does not read its answers");
+    assert!(told.contains("WARN") && told.contains("\"deaf\" of uid"), "{told}");
 
     let broken = Raw::new(&serving, "broken");
     let (reply, received) = broken.ask(&Request::OpenQueue { entries: 8 });
@@ -94,8 +74,8 @@ fn what_is_refused_is_told_and_nobody_fills_the_log() {
     assert!((200..=500).contains(&refused), "{refused} of {ASKED} are told");
     // Who wants to be a client and may not is told at any level, below which nothing is.
     let quiet = Serving::start(&["--log", "warn"]);
-    let stranger = Channel::connect_within(&quiet.socket(), Duration::from_secs(10)).unwrap();
-    stranger.send(b"\x1b[2J", &[]).unwrap();
+    let stranger = Raw::stranger(&quiet);
+    stranger.channel.send(b"\x1b[2J", &[]).unwrap();
     let told = line(&quiet, "was refused");
     assert!(told.contains("WARN") && told.contains("one request as JSON"), "{told}");
     drop(Guest::connect(&quiet.socket(), "guest"));

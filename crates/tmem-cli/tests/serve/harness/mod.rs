@@ -5,10 +5,12 @@ mod guest;
 #[path = "../../../../tmem/tests/support/random.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the engine's tests use more of it, in several files")]
 mod random;
+mod raw;
 
 pub(crate) use churn::Churn;
 pub(crate) use guest::Guest;
 pub(crate) use random::Random;
+pub(crate) use raw::Raw;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
