@@ -16,6 +16,8 @@
 //! compresses straight from there and decompresses straight to there. From submission to completion it is lent: what is put
 //! while it changes is unspecified, and nothing else is harmed.
 
+#![cfg_attr(loom, allow(dead_code, reason = "the models are of the rings alone, and who uses the rest is not built"))]
+
 #[cfg(not(loom))]
 pub mod client;
 #[cfg(all(test, not(loom)))]

@@ -12,8 +12,10 @@
 //! | `submitted` is stored or loaded relaxed; `reaped` is stored after it; a queue takes one entry too many | order |
 //! | `completed` is stored or loaded relaxed | order |
 //! | `publish` rings for who is awake | order |
-//! | no fence in `publish` or in `arm`; one that only acquires and releases; `arm` does not look again | server, both |
-//! | no fence in `fall_asleep` or in `post`; one that only acquires and releases | client, both, event |
+//! | no fence in `publish` or in `arm`; `arm` does not look again | server, both |
+//! | a fence in one of the two that only acquires and releases | server (the others were not tried) |
+//! | no fence in `fall_asleep` or in `post` | client, both, event |
+//! | a fence in one of the two that only acquires and releases | client (the others were not tried) |
 //! | `fall_asleep` does not look again; `post` is one too late, or rings twice for one sleep | client |
 //! | the bell is cleared after it was asked for | event |
 //! | `cancel` or `start` loads and stores | cancel |
