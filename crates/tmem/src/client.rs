@@ -313,3 +313,29 @@ impl Registry {
         self.members.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+impl Drop for Registry {
+    /// A client's account and its pools hold each other.
+    fn drop(&mut self) {
+        for account in self.clients() {
+            account.pools.write().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use crate::{ClientOptions, PoolOptions, Store, StoreOptions};
+    use std::sync::Arc;
+
+    #[test]
+    fn nothing_is_left_of_a_store_that_is_dropped_with_its_clients() {
+        let store = Store::new(StoreOptions::with_budget(16 << 20)).unwrap();
+        let client = store.client(ClientOptions::named("client"));
+        let pool = client.create_pool(PoolOptions::persistent()).unwrap();
+        let accounts: Vec<_> = store.engine.registry.clients().iter().map(Arc::downgrade).collect();
+        assert_eq!(accounts.len(), 1);
+        drop((pool, client, store));
+        assert!(accounts[0].upgrade().is_none(), "its client and pool hold each other");
+    }
+}
