@@ -36,6 +36,8 @@ enum Task {
     Soak(Soak),
     /// Every fuzz target for a while
     Fuzz(Fuzz),
+    /// Tests of queues under the address sanitizer
+    Sanitize,
     /// Makes files of raw private anonymous pages of live programs
     Pages(pages::Options),
     /// `tmem run` beside the kernel's memory groups with swap on zram; needs root
@@ -83,6 +85,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test(Test { quick: true }) => tasks::test_quickly(),
         Task::Test(Test { quick: false }) => tasks::test(),
         Task::Soak(soak) => tasks::soak(soak.minutes, soak.seed),
+        Task::Sanitize => tasks::sanitize(),
         Task::Fuzz(fuzz) => tasks::fuzz(fuzz.seconds),
         Task::BenchRun(options) => bench_run::run(&options).map(|()| ExitCode::SUCCESS)?,
         Task::Pages(options) => pages::run(&options).map(|()| ExitCode::SUCCESS)?,
