@@ -263,7 +263,7 @@ pub struct ClientStat {
     pub doorbells_heard: u64,
     /// As above.
     pub doorbells_rung: u64,
-    /// Worker time over weight, in microseconds.
+    /// Worker time that its operations took, in microseconds.
     pub served_us: u64,
     /// Regions registered, and their bytes.
     pub regions: u64,

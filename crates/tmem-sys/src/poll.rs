@@ -58,6 +58,15 @@ impl Epoll {
         epoll::add(&self.0, fd, EventData::new_u64(token), EventFlags::IN | EventFlags::RDHUP)
     }
 
+    /// The same, but `token` is told once whenever more has come, and not again for what is left: whoever sends and sends
+    /// without being read is told of no more once its buffer is full.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn add_edges(&self, fd: BorrowedFd<'_>, token: u64) -> Result<(), Errno> {
+        epoll::add(&self.0, fd, EventData::new_u64(token), EventFlags::IN | EventFlags::RDHUP | EventFlags::ET)
+    }
+
     /// It is told no more.
     ///
     /// # Errors
@@ -112,6 +121,27 @@ mod tests {
         bells[2].ring();
         assert_eq!(poll_readable(&fds, None), Ok(1 << 63 | 1 << 2));
         assert_eq!(poll_readable(&[], Some(Duration::ZERO)), Ok(0));
+    }
+
+    #[test]
+    fn edges_are_told_once_whether_they_are_read_or_not() {
+        let (one, other) = Doorbell::pair().unwrap();
+        let (epoll, mut events) = (Epoll::new().unwrap(), Vec::new());
+        epoll.add_edges(one.as_fd(), 5).unwrap();
+        let mut told = || {
+            epoll.wait(&mut events, Some(Duration::ZERO)).unwrap();
+            events.clone()
+        };
+        other.ring();
+        assert_eq!((told(), told()), (vec![(5, false)], vec![]));
+        other.ring();
+        other.ring();
+        assert_eq!((told(), told()), (vec![(5, false)], vec![]));
+        assert!(one.clear());
+        other.ring();
+        assert_eq!(told(), [(5, false)]);
+        drop(other);
+        assert_eq!((told(), told()), (vec![(5, true)], vec![]));
     }
 
     #[test]

@@ -11,3 +11,4 @@ mod reload;
 mod stat;
 mod told;
 mod units;
+mod weights;

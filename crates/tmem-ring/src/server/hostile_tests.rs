@@ -6,6 +6,7 @@
 #[allow(dead_code, unreachable_pub, reason = "the engine's tests use more of it, in several files")]
 pub(super) mod random;
 
+use super::queue::Served;
 use super::service::Service;
 use super::tenant::Tenant;
 use super::{LocalAction, LocalOperation, LocalQueue};
@@ -13,11 +14,12 @@ use crate::layout::{Layout, at};
 use crate::memory::QueueMemory;
 use crate::operation::{ObjectId, Opcode, Outcome, Place, PoolId, Submission};
 use random::Random;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tmem::{ClientOptions, Store, StoreOptions};
-use tmem_sys::{Backing, Doorbell, Region};
+use tmem_sys::{Backing, Doorbell, Epoll, Region};
 
 const ENTRIES: u64 = 16;
 const REGION_BYTES: usize = 1 << 20;
@@ -218,7 +220,7 @@ fn lent_memory_that_changes_harms_nobody_else() {
     let stop = AtomicBool::new(false);
     let changed = AtomicU64::new(0);
     let region = Region::create("tmem-hostile", REGION_BYTES, Backing::Small).unwrap();
-    let same = Region::map_foreign(std::os::fd::AsFd::as_fd(&region.fd()).try_clone_to_owned().unwrap()).unwrap();
+    let same = Region::map_foreign(region.fd().try_clone_to_owned().unwrap()).unwrap();
     assert!(hostile.tenant.register(4, same));
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -272,7 +274,7 @@ fn lent_memory_that_changes_harms_nobody_else() {
 #[test]
 fn one_that_floods_gets_no_more_than_its_share() {
     let mut world = World::new(1);
-    let served = |tenant: &Tenant| tenant.virtual_ns.load(Ordering::Relaxed); // Relaxed: a sum
+    let served = |tenant: &Tenant| tenant.served_ns.load(Ordering::Relaxed); // Relaxed: a sum
     let hostile = Hostile::new(&world, 9);
     let stop = AtomicBool::new(false);
     let refused = [0xff_u64, 1, 0, 0, 0, 0, 0, 0];
@@ -310,4 +312,36 @@ fn one_that_floods_gets_no_more_than_its_share() {
     assert!(operations >= 4 * ENTRIES && served(&hostile.tenant) > 0, "{operations} operations were a flood");
     // Its fair share is a half; the rest is for a machine whose two CPUs three threads share.
     assert!(beside < alone * 6, "alone {alone:?}, beside a flood {beside:?}");
+}
+
+#[test]
+fn who_rings_all_the_time_is_heard_when_somebody_sleeps() {
+    let store = Store::new(StoreOptions::with_budget(16 << 20)).unwrap();
+    let tenant = Arc::new(Tenant::local(store.client(ClientOptions::named("hostile"))));
+    let (served, bell) = Served::new(Arc::clone(&tenant), ENTRIES, 1).unwrap();
+    let bells = Epoll::new().unwrap();
+    bells.add_edges(served.bell.as_fd(), 7).unwrap();
+    let mut events = Vec::new();
+    let mut hear = || {
+        bells.wait(&mut events, Some(Duration::ZERO)).unwrap();
+        events.iter().for_each(|_| served.heard());
+        events.len()
+    };
+    for _ in 0..3 {
+        let told = (0..10_000).map(|_| {
+            bell.ring();
+            hear()
+        });
+        let told: usize = told.sum();
+        assert!(told > 0 && told < 5_000, "told {told} times of 10000: its bell should be full before");
+        assert!(served.arm(), "there is nothing to be done");
+        bell.ring();
+        assert_eq!(hear(), 1, "whoever sleeps is woken, however often it was rung before");
+        assert!(!served.is_armed());
+        // Rung, and not told of yet, before somebody falls asleep.
+        bell.ring();
+        assert!(served.arm());
+        assert_eq!((hear(), served.is_armed()), (1, false));
+    }
+    assert_eq!(tenant.heard.load(Ordering::Relaxed), 6); // Relaxed: one thread
 }

@@ -186,9 +186,9 @@ impl Member {
             gets_missing: stats.gets_missing,
             gets_corrupt: stats.gets_corrupt,
             copied_bytes: stats.bytes_copied,
-            doorbells_heard: tenant.heard.load(Relaxed),       // a sum
-            doorbells_rung: tenant.rung.load(Relaxed),         // a sum
-            served_us: tenant.virtual_ns.load(Relaxed) / 1000, // a sum
+            doorbells_heard: tenant.heard.load(Relaxed),      // a sum
+            doorbells_rung: tenant.rung.load(Relaxed),        // a sum
+            served_us: tenant.served_ns.load(Relaxed) / 1000, // a sum
             regions: regions as u64,
             region_bytes: region_bytes as u64,
             queues: self.queues.len() as u64,

@@ -35,8 +35,12 @@
 //! # Clients are hostile
 //! Submissions, annexes and counts are fetched once, and checked before use. A client whose counts make no sense is
 //! closed. One that changes lent memory changes what its own operations store or return. Memory that cannot be read (a
-//! region that was cut off) is replaced by zeros where it is, and the region is *lost*. Time is accounted for, whatever
-//! it was used for, so a client that floods its queue waits for its next turn as everybody does.
+//! region that was cut off) is replaced by zeros where it is, and the region is *lost*.
+//!
+//! Time is accounted for, whatever it was used for, so a client that floods its queue waits for its next turn as everybody
+//! does. One whose queue was empty for some milliseconds, since it was not let run, makes up for them; not one that had
+//! nothing to do. A doorbell is told of once for each ring, and cleared only where it ended a sleep, or before the next
+//! one: a client that rings all the time fills it, and then takes no more of the workers' time.
 //!
 //! # Panics
 //! A worker, an errand or the control thread that panics ends the process (`vital.rs`): whoever waits for it is told by

@@ -43,6 +43,8 @@ struct State {
     /// Wide operations that have not ended, in their order; only the last can have pieces left.
     wides: Vec<Wide>,
     next_wide: u64,
+    /// The doorbell was rung while nobody slept, and is still to be cleared.
+    rung_in_vain: bool,
     /// Workers that carry out something of it.
     busy: usize,
     /// Nothing more is taken, and then it is closed.
@@ -74,6 +76,7 @@ impl Served {
             flights: vec![Vec::new(); workers],
             wides: Vec::new(),
             next_wide: 0,
+            rung_in_vain: false,
             busy: 0,
             stopping: false,
             closed: None,
@@ -216,8 +219,9 @@ impl Served {
         Ok((claim, Todo { submission, memory, cancelled: false }))
     }
 
-    /// Ends what `worker` has claimed.
-    pub(crate) fn finish(&self, worker: usize, jobs: &mut Vec<Job>) {
+    /// Ends what `worker` has claimed. Returns whether the client is to be rung for.
+    #[must_use]
+    pub(crate) fn finish(&self, worker: usize, jobs: &mut Vec<Job>) -> bool {
         let mut state = self.lock();
         let mut to_let_go = None;
         for job in jobs.drain(..) {
@@ -251,12 +255,11 @@ impl Served {
         self.close_if_done(&mut state);
         drop(state);
         self.ended.notify_all();
-        if ring {
-            self.ring();
-        }
+        ring
     }
 
-    fn ring(&self) {
+    /// Wakes the client.
+    pub(crate) fn ring(&self) {
         self.bell.ring();
         self.tenant.rung.fetch_add(1, Ordering::Relaxed); // Relaxed: a sum
     }
@@ -274,6 +277,10 @@ impl Served {
             return true;
         }
         let mut state = self.lock();
+        if std::mem::take(&mut state.rung_in_vain) {
+            // Before the look: what comes later rings again. If it was cleared since, as good.
+            let _ = self.bell.clear();
+        }
         // Pieces are work that no doorbell will tell of.
         let has_pieces = state.wides.last().is_some_and(Wide::has_more);
         let armed = if has_pieces { Ok(false) } else { state.taker.arm() };
@@ -289,9 +296,15 @@ impl Served {
         }
     }
 
-    /// The doorbell was rung.
+    /// The doorbell was rung. It is not cleared where nobody sleeps: a client that rings and rings fills it, and then
+    /// nobody is told of it any more.
     pub(crate) fn heard(&self) {
-        let state = self.lock();
+        let mut state = self.lock();
+        // Under the lock: whoever arms it has done so to the end. Relaxed: as in `arm`.
+        if !self.armed.load(Ordering::Relaxed) {
+            state.rung_in_vain = true;
+            return;
+        }
         // Another worker may have been faster.
         let _ = self.bell.clear();
         state.taker.disarm();
@@ -537,7 +550,7 @@ mod tests {
         let mut jobs = Vec::new();
         served.claim(0, &mut jobs);
         super::super::run::carry_out(&mut jobs, &served.tenant);
-        served.finish(0, &mut jobs);
+        assert!(!served.finish(0, &mut jobs), "the client does not sleep");
         served.close();
         let mut back = vec![0; 2 << 20];
         assert_eq!(pool.get(1, 0, &mut back), Told::Missing);

@@ -18,6 +18,13 @@ const MOST_PATIENCE: Duration = Duration::from_micros(100);
 /// The shortest. What has just been submitted behind the last look is still found.
 const LEAST_PATIENCE: Duration = Duration::from_micros(2);
 
+/// Virtual time that is made up for: a client whose queue was empty for a moment, since it did not get a CPU to fill it,
+/// has its share all the same. A few turns of the kernel's scheduler.
+const CREDIT_NS: u64 = 10_000_000;
+
+/// What it costs to wake a client.
+const WAKING_NS: u64 = 2_000;
+
 /// The token of the bell that ends an idle worker's sleep for other reasons than work.
 const CALL: u64 = u64::MAX;
 
@@ -103,7 +110,7 @@ impl Service {
         let queue = Arc::new(queue);
         let number = self.shared.next_queue.fetch_add(1, Ordering::Relaxed); // Relaxed: only the number matters
         let failed = |errno| SysError::Memfd { bytes: 0, errno };
-        self.shared.bells.add(queue.bell.as_fd(), number).map_err(failed)?;
+        self.shared.bells.add_edges(queue.bell.as_fd(), number).map_err(failed)?;
         self.shared.queues.write().unwrap_or_else(PoisonError::into_inner).push((number, Arc::clone(&queue)));
         self.shared.call.ring();
         Ok((number, queue, client_bell))
@@ -171,9 +178,15 @@ impl Shared {
             }
             queue.tenant.count(&jobs);
             carry_out(&mut jobs, &queue.tenant);
-            queue.finish(worker, &mut jobs);
-            let end = Instant::now();
-            queue.tenant.charge(u64::try_from((end - start).as_nanos()).unwrap_or(u64::MAX));
+            let ring = queue.finish(worker, &mut jobs);
+            let mut end = Instant::now();
+            let waking_ns = if ring { WAKING_NS } else { 0 };
+            queue.tenant.charge(u64::try_from((end - start).as_nanos()).unwrap_or(u64::MAX) + waking_ns);
+            if ring {
+                queue.ring();
+                // Whoever was woken may have had this CPU meanwhile, which is no time that we gave it.
+                end = Instant::now();
+            }
             start = end;
             self.listen(&mut events);
         }
@@ -209,11 +222,11 @@ impl Shared {
         }
     }
 
-    /// Whoever had nothing to do for a while has no claim to the time that others have had meanwhile.
+    /// Whoever had nothing to do for a while has no claim to the time that others have had meanwhile, but for some.
     // Relaxed in here: sums, which decide only whose turn it is.
     fn keep_time(&self, tenant: &Tenant) {
         let now = self.now_ns.load(Ordering::Relaxed); // Relaxed: as above
-        let own = tenant.virtual_ns.fetch_max(now, Ordering::Relaxed); // Relaxed: as above
+        let own = tenant.virtual_ns.fetch_max(now.saturating_sub(CREDIT_NS), Ordering::Relaxed); // Relaxed: as above
         self.now_ns.fetch_max(own, Ordering::Relaxed); // Relaxed: as above
     }
 
@@ -313,5 +326,28 @@ impl Shared {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tmem::{ClientOptions, Store, StoreOptions};
+
+    #[test]
+    fn a_pause_is_made_up_for_as_far_as_the_credit_goes() {
+        let store = Store::new(StoreOptions::with_budget(16 << 20)).unwrap();
+        let service = Service::start(1).unwrap();
+        let kept = |virtual_ns| {
+            let tenant = Tenant::local(store.client(ClientOptions::named("test")));
+            tenant.virtual_ns.store(virtual_ns, Ordering::Relaxed); // Relaxed: one thread
+            service.shared.keep_time(&tenant);
+            tenant.virtual_ns.load(Ordering::Relaxed) // as above
+        };
+        let now = 10 * CREDIT_NS;
+        assert_eq!(kept(now), now);
+        assert_eq!(kept(now - CREDIT_NS + 1), now - CREDIT_NS + 1, "a short pause");
+        assert_eq!(kept(0), now - CREDIT_NS, "a long one");
+        assert_eq!(kept(now), now, "whoever comes back does not turn back the clock");
     }
 }

@@ -27,9 +27,11 @@ pub(crate) struct Tenant {
     pub(crate) client: tmem::Client,
     reach: Reach,
     weight: AtomicU64,
-    /// Time that its operations have taken, in nanoseconds over its weight; not less than what the service was at when the
-    /// tenant last had nothing to do.
+    /// Whose turn it is: time that its operations have taken, in nanoseconds over its weight; no less than what the service
+    /// was at, but for some credit, when the tenant last had nothing to do.
     pub(crate) virtual_ns: AtomicU64,
+    /// Time that its operations have taken, in nanoseconds.
+    pub(crate) served_ns: AtomicU64,
     /// It has broken the protocol, and is to be thrown out.
     broken: AtomicBool,
     /// Rung when a queue of it was closed, for who clears up behind it.
@@ -74,6 +76,7 @@ impl Tenant {
             reach,
             weight,
             virtual_ns: AtomicU64::new(0),
+            served_ns: AtomicU64::new(0),
             broken: AtomicBool::new(false),
             notice: None,
             operations: AtomicU64::new(0),
@@ -96,6 +99,7 @@ impl Tenant {
     /// Accounts for `ns` of a worker's time.
     pub(crate) fn charge(&self, ns: u64) {
         self.virtual_ns.fetch_add(ns / self.weight(), Ordering::Relaxed); // Relaxed: a sum
+        self.served_ns.fetch_add(ns, Ordering::Relaxed); // Relaxed: a sum
     }
 
     /// Counts what is about to be carried out.
@@ -126,8 +130,8 @@ impl Tenant {
         }
     }
 
-    fn counts(&self) -> [&AtomicU64; 5] {
-        [&self.virtual_ns, &self.operations, &self.bytes, &self.rung, &self.heard]
+    fn counts(&self) -> [&AtomicU64; 6] {
+        [&self.virtual_ns, &self.served_ns, &self.operations, &self.bytes, &self.rung, &self.heard]
     }
 
     /// Registers a region. Returns whether the number was free.

@@ -29,8 +29,19 @@ impl Guest {
     /// One with a pool of this kind.
     #[track_caller]
     pub(crate) fn with(socket: &Path, name: &str, options: PoolOptions) -> Self {
-        let hello = Hello { name: name.to_owned(), cap_bytes: None, weight: None };
-        let client = Client::connect(socket, &hello).unwrap();
+        Self::enter(socket, &Hello { name: name.to_owned(), ..Hello::default() }, options)
+    }
+
+    /// One that asks for a weight.
+    #[track_caller]
+    pub(crate) fn weighing(socket: &Path, name: &str, weight: u32) -> Self {
+        let hello = Hello { name: name.to_owned(), weight: Some(weight), ..Hello::default() };
+        Self::enter(socket, &hello, PoolOptions::persistent())
+    }
+
+    #[track_caller]
+    fn enter(socket: &Path, hello: &Hello, options: PoolOptions) -> Self {
+        let client = Client::connect(socket, hello).unwrap();
         let pool = client.create_pool(options).unwrap();
         let region = client.create_region(REGION_BYTES, Backing::Small).unwrap();
         let queue = client.open_queue(256).unwrap();
