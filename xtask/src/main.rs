@@ -3,6 +3,7 @@
 
 mod bench_run;
 mod end_to_end;
+mod huge_pages;
 mod pages;
 mod process;
 mod steps;

@@ -1,7 +1,7 @@
 //! The tasks made of steps: check, test, soak, fuzz, sanitize.
 
 use crate::steps::{Steps, Verdict};
-use crate::{end_to_end, process, tidy};
+use crate::{end_to_end, huge_pages, process, tidy};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -98,6 +98,15 @@ fn static_steps(steps: &mut Steps) {
 }
 
 fn test_steps(steps: &mut Steps) {
+    let mut held = None;
+    steps.step("huge pages for the tests", || huge_pages::add(&mut held));
+    let cargo = || {
+        let mut cargo = cargo();
+        if held.is_some() {
+            cargo.env(huge_pages::PROMISE, "1");
+        }
+        cargo
+    };
     let others = ["test", "--workspace", "--exclude", "tmem-cli", "--no-fail-fast"];
     steps.step("tests", || run(cargo().args(others)));
     // One at a time: they measure memory, stop and kill trees of processes, and each has threads enough of its own.

@@ -75,6 +75,7 @@ fn huge_pages_come_from_the_pool_or_it_is_said_how_to_fill_it() {
     let bytes = 2 * HUGE_PAGE_BYTES;
     let client = match Region::create("tmem-test", bytes, Backing::HugeTlb) {
         Err(error) => {
+            assert!(std::env::var_os("TMEM_HUGE_PAGES").is_none(), "huge pages were promised: {error}");
             println!("no huge pages to test with");
             assert!(error.to_string().contains("vm.nr_hugepages by 2"), "{error}");
             return;
