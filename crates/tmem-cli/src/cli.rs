@@ -2,6 +2,8 @@
 
 use crate::bench::clock::Clock;
 use crate::bench::flaws::{FlawsBench, LegacyServer};
+use crate::bench::neighbours::NeighboursBench;
+use crate::bench::neighbours::ways::Neighbour;
 use crate::serve::cli::{Client, Serve, Stat};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -226,6 +228,18 @@ The same pages and the same engine, three ways in turns: one call to another pro
 buffer, both on one CPU; a queue to a `tmem serve` with one worker; and calls of the engine in this process, in one
 thread. Figures are medians over rounds, and every byte that comes back is compared.")]
     Flaws(FlawsBench),
+    /// What is left for well-behaved clients of a daemon while another one misbehaves.
+    #[command(after_help = "\
+Examples:
+  tmem bench neighbours
+  tmem bench neighbours --pages *.pages --clients 3 --json
+
+Well-behaved clients put and get pages through a `tmem serve`, and compare every byte, beside one other process: first a
+well-behaved and equally greedy one, then one for each way to misbehave. Shares are of what each has beside its equal.")]
+    Neighbours(NeighboursBench),
+    /// One neighbour.
+    #[command(hide = true)]
+    Neighbour(Neighbour),
     /// The process that is called for each page.
     #[command(hide = true)]
     LegacyServer(LegacyServer),

@@ -43,6 +43,8 @@ fn carry_out(cli: &Cli) -> anyhow::Result<ExitCode> {
             BenchCommand::Churn(options) => bench::churn::run(options)?,
             BenchCommand::Scale(options) => bench::scale::run(options)?,
             BenchCommand::Flaws(options) => bench::flaws::run(options)?,
+            BenchCommand::Neighbours(options) => bench::neighbours::run(options)?,
+            BenchCommand::Neighbour(options) => bench::neighbours::ways::run(options)?,
             BenchCommand::LegacyServer(options) => bench::flaws::legacy::serve(options)?,
         },
         Command::Estimate(options) => estimate::run(options)?,

@@ -7,6 +7,7 @@ use std::io::Read;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use tmem::GRANULE_BYTES;
+use tmem_sys::HUGE_PAGE_BYTES;
 
 /// What buffers are filled with before something is read into them, so that bytes never written are noticed.
 const POISON: u8 = 0xa5;
@@ -83,6 +84,28 @@ pub(crate) fn load(path: &Path) -> Result<Corpus> {
     file.read_exact(&mut pages).with_context(|| format!("cannot read {shown}"))?;
     let name = path.file_stem().map_or_else(|| shown.to_string(), |stem| stem.to_string_lossy().into_owned());
     Ok(Corpus { name, pages })
+}
+
+/// Pages that are made up where no files are given for a sample.
+const MADE_UP_PAGES: usize = 16 << 10;
+
+/// At most `bytes` in whole huge pages of memory, from all files alike; made up where there are none.
+pub(crate) fn sample(paths: &[PathBuf], bytes: usize) -> Result<Corpus> {
+    let whole = |bytes: usize| bytes / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+    if paths.is_empty() {
+        return Ok(made_up(MADE_UP_PAGES.min(whole(bytes) / GRANULE_BYTES), 1));
+    }
+    let share = bytes / paths.len() / GRANULE_BYTES * GRANULE_BYTES;
+    let mut all = Vec::new();
+    for path in paths {
+        let corpus = load(path)?;
+        all.extend_from_slice(&corpus.pages[..share.min(corpus.pages.len())]);
+    }
+    let len = whole(all.len());
+    ensure!(len > 0, "the page files hold less than 2 MiB together: give more, or a larger --sample");
+    let mut pages = Buffer::new(len);
+    pages.copy_from_slice(&all[..len]);
+    Ok(Corpus { name: "sample".to_owned(), pages })
 }
 
 /// Pages made up: heap-like words (pointers, small numbers, zeros, text), so that codecs find about half of it

@@ -156,6 +156,18 @@ fn bench_scale_compares_two_stores() {
 }
 
 #[test]
+fn bench_neighbours_tells_what_is_left_beside_each() {
+    let figures = json(&["bench", "neighbours", "--sample", "8m", "--rounds", "1", "--time", "50", "--json"]);
+    let beside = figures["beside"].as_array().unwrap();
+    let ways: Vec<_> = beside.iter().filter_map(|beside| beside["way"].as_str()).collect();
+    let all = ["equal", "burns", "scribbles", "changes", "dies", "hoards", "floods", "rings", "connects", "asks"];
+    assert_eq!(ways, all);
+    // So short that other tests decide; that it goes on at all is what can be said.
+    assert!(beside.iter().all(|beside| number(beside, "/share") > 0.0), "{figures:#}");
+    assert!(number(&figures, "/worst_share") > 0.0);
+}
+
+#[test]
 fn bench_scale_refuses_what_does_not_fit() {
     fails(&["bench", "scale", "--large", "9000t"], "try --large");
     fails(&["bench", "scale", "--small", "2g", "--large", "1g"], "--small is larger");

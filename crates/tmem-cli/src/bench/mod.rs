@@ -5,9 +5,11 @@ mod choice;
 pub(crate) mod churn;
 pub(crate) mod clock;
 pub(crate) mod codec;
+mod daemon;
 pub(crate) mod engine;
 pub(crate) mod flaws;
 pub(crate) mod full;
+pub(crate) mod neighbours;
 pub(crate) mod scale;
 pub(crate) mod share;
 

@@ -5,9 +5,9 @@
 //! copies it out; then it answers, and the caller goes on. Both run on one CPU, as a hypercall does: waking another CPU
 //! takes longer.
 
-use super::daemon::cpu_of;
 use super::{LegacyServer, Pass, Rounds};
 use crate::bench::clock::process_cpu;
+use crate::bench::daemon::cpu_of;
 use anyhow::{Context, Result, bail, ensure};
 use std::os::fd::AsFd;
 use std::path::PathBuf;

@@ -8,14 +8,13 @@
 //!
 //! Each shape runs in each round, in turns. Whatever comes back is compared outside the timed parts.
 
-mod daemon;
 pub(crate) mod legacy;
 mod queue;
 
 use super::clock::process_cpu;
 use super::{gbps, median, percentile};
 use crate::interrupt;
-use crate::pages::{Buffer, Corpus, load, made_up};
+use crate::pages::{Buffer, sample};
 use crate::report::{self, Table};
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -23,12 +22,7 @@ use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tmem::{ClientOptions, GRANULE_BYTES, Outcome, PoolOptions, Store, StoreOptions};
-
-/// Pages that are made up where no files are given.
-const MADE_UP_PAGES: usize = 16 << 10;
-
-/// Bytes of a huge page, in which doorbells are told.
-const HUGE_BYTES: usize = 2 << 20;
+use tmem_sys::HUGE_PAGE_BYTES as HUGE_BYTES;
 
 #[derive(Debug, Args)]
 pub(crate) struct FlawsBench {
@@ -189,7 +183,7 @@ fn latency(us: &[f64]) -> Latency {
 }
 
 pub(crate) fn run(options: &FlawsBench) -> Result<()> {
-    let sample = sample(options)?;
+    let sample = sample(&options.pages, options.sample)?;
     let bar = report::progress(u64::from(options.rounds) * 3 + queue::DEPTHS.len() as u64 + 1);
     let budget = budget_for(sample.pages.len());
     let mut legacy = legacy::Legacy::start(&sample.pages, budget, options.policy)?;
@@ -241,28 +235,6 @@ pub(crate) fn run(options: &FlawsBench) -> Result<()> {
 /// A budget in which everything finds room, whatever it holds.
 fn budget_for(bytes: usize) -> usize {
     2 * bytes + (64 << 20)
-}
-
-/// Whole huge pages of memory, from all files alike.
-fn sample(options: &FlawsBench) -> Result<Corpus> {
-    if options.pages.is_empty() {
-        return Ok(made_up(MADE_UP_PAGES.min(whole(options.sample) / GRANULE_BYTES), 1));
-    }
-    let share = options.sample / options.pages.len() / GRANULE_BYTES * GRANULE_BYTES;
-    let mut bytes = Vec::new();
-    for path in &options.pages {
-        let corpus = load(path)?;
-        bytes.extend_from_slice(&corpus.pages[..share.min(corpus.pages.len())]);
-    }
-    let len = whole(bytes.len());
-    ensure!(len > 0, "the page files hold less than 2 MiB together: give more, or a larger --sample");
-    let mut pages = Buffer::new(len);
-    pages.copy_from_slice(&bytes[..len]);
-    Ok(Corpus { name: "sample".to_owned(), pages })
-}
-
-fn whole(bytes: usize) -> usize {
-    bytes / HUGE_BYTES * HUGE_BYTES
 }
 
 /// The engine in this process, one thread.

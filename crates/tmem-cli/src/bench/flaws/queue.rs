@@ -1,8 +1,8 @@
 //! The same through a queue of `tmem serve`.
 
-use super::daemon::Daemon;
 use super::{Depth, GRANULE_BYTES, HUGE_BYTES, Huge, Pass, Rounds, latency};
 use crate::bench::clock::process_cpu;
+use crate::bench::daemon::Daemon;
 use crate::bench::{gbps, median};
 use anyhow::{Context, Result, bail, ensure};
 use std::time::{Duration, Instant};
@@ -53,7 +53,7 @@ struct Plan {
 
 impl Queued {
     pub(super) fn start(pages: &[u8], budget: usize, policy: tmem::Policy) -> Result<Self> {
-        let daemon = Daemon::start(budget)?;
+        let daemon = Daemon::start(budget, &["--workers", "1"])?;
         let hello = Hello { name: "bench flaws".to_owned(), cap_bytes: None, weight: None };
         let client = Client::connect(&daemon.socket(), &hello)?;
         let policy = match policy {

@@ -11,15 +11,15 @@ const START: Duration = Duration::from_secs(20);
 
 /// The process, killed on drop. Its socket lies in a directory of its own.
 #[derive(Debug)]
-pub(super) struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     directory: PathBuf,
 }
 
 impl Daemon {
-    /// One with one worker; returns when it takes clients.
-    pub(super) fn start(budget: usize) -> Result<Self> {
-        let directory = std::env::temp_dir().join(format!("tmem-flaws-{}", std::process::id()));
+    /// One of that budget, with these options besides; returns when it takes clients.
+    pub(crate) fn start(budget: usize, options: &[&str]) -> Result<Self> {
+        let directory = std::env::temp_dir().join(format!("tmem-bench-{}", std::process::id()));
         std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
         let notify = directory.join("notify");
         let ready = UnixDatagram::bind(&notify).context("cannot make a socket to be told that the daemon is ready")?;
@@ -27,7 +27,7 @@ impl Daemon {
         let program = std::env::current_exe().context("cannot find this program itself")?;
         let mut command = Command::new(program);
         command.arg("serve").arg("--socket").arg(directory.join("socket"));
-        command.args(["--workers", "1", "--log", "warn", "--budget", &budget.to_string()]);
+        command.args(["--log", "warn", "--budget", &budget.to_string()]).args(options);
         let child =
             command.env("NOTIFY_SOCKET", &notify).stdin(Stdio::null()).spawn().context("cannot start `tmem serve`")?;
         let daemon = Self { child, directory };
@@ -41,12 +41,23 @@ impl Daemon {
     }
 
     /// Where clients find it.
-    pub(super) fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.directory.join("socket")
     }
 
-    /// CPU time that it has used so far.
-    pub(super) fn cpu(&self) -> Result<Duration> {
+    /// CPU time that it has used so far, that of threads that have ended, too; in steps of a hundredth of a second.
+    pub(crate) fn cpu_of_all(&self) -> Result<Duration> {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        // In user and in system mode: the 12th and 13th behind the name, which ends with the last bracket.
+        let fields = text.rsplit(')').next().unwrap_or("").split_whitespace().skip(11);
+        let ticks: Option<u64> = fields.take(2).map(|field| field.parse::<u64>().ok()).sum();
+        let ticks = ticks.with_context(|| format!("{path} holds no times"))?;
+        Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+    }
+
+    /// CPU time that its threads have used so far.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
         cpu_of(self.child.id())
     }
 }
@@ -61,7 +72,7 @@ impl Drop for Daemon {
 }
 
 /// CPU time of all threads of a process: `schedstat` counts nanoseconds, where `stat` counts ticks.
-pub(super) fn cpu_of(pid: u32) -> Result<Duration> {
+pub(crate) fn cpu_of(pid: u32) -> Result<Duration> {
     let tasks = PathBuf::from(format!("/proc/{pid}/task"));
     let entries = std::fs::read_dir(&tasks).with_context(|| format!("cannot read {}", tasks.display()))?;
     let mut sum = Duration::ZERO;
