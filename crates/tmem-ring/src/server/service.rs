@@ -78,24 +78,8 @@ impl Service {
     /// # Errors
     /// When there are no descriptors or threads to be had.
     pub fn start(workers: usize) -> io::Result<Self> {
-        let workers = workers.max(1);
-        let call = Doorbell::new()?;
-        let bells = Epoll::new()?;
-        bells.add(call.as_fd(), CALL)?;
-        let shared = Arc::new(Shared {
-            queues: RwLock::default(),
-            next_queue: AtomicU64::new(0),
-            bells,
-            call,
-            idle: Mutex::default(),
-            wanted: Condvar::new(),
-            now_ns: AtomicU64::new(0),
-            ending: AtomicBool::new(false),
-            sleeps: AtomicU64::new(0),
-            workers,
-        });
-        let mut service = Self { shared, threads: Vec::with_capacity(workers) };
-        for number in 0..workers {
+        let mut service = Self { shared: Arc::new(Shared::new(workers.max(1))?), threads: Vec::new() };
+        for number in 0..service.shared.workers {
             let shared = Arc::clone(&service.shared);
             let thread = std::thread::Builder::new().name(format!("tmem-worker-{number}"));
             service.threads.push(thread.spawn(move || vital(|| shared.work(number)))?);
@@ -163,6 +147,23 @@ impl Drop for Service {
 }
 
 impl Shared {
+    fn new(workers: usize) -> io::Result<Self> {
+        let (call, bells) = (Doorbell::new()?, Epoll::new()?);
+        bells.add(call.as_fd(), CALL)?;
+        Ok(Self {
+            queues: RwLock::default(),
+            next_queue: AtomicU64::new(0),
+            bells,
+            call,
+            idle: Mutex::default(),
+            wanted: Condvar::new(),
+            now_ns: AtomicU64::new(0),
+            ending: AtomicBool::new(false),
+            sleeps: AtomicU64::new(0),
+            workers,
+        })
+    }
+
     fn work(&self, worker: usize) {
         let mut jobs = Vec::new();
         let mut events = Vec::new();
@@ -332,7 +333,64 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tmem::{ClientOptions, Store, StoreOptions};
+    use crate::memory::QueueMemory;
+    use crate::operation::{ObjectId, Opcode, Place, PoolId, Submission};
+    use crate::ring::Submitter;
+    use tmem::{ClientOptions, PoolOptions, Store, StoreOptions};
+
+    const ENTRIES: u64 = 64;
+
+    /// How many turns of a worker each of two gets in a hundred, whose queues are always full and whose turns last as long
+    /// as is said.
+    fn turns(
+        service: &Service,
+        clients: &mut [(Arc<Served>, Submitter<QueueMemory>, PoolId); 2],
+        ns: [u64; 2],
+    ) -> [usize; 2] {
+        let (mut jobs, mut turns) = (Vec::new(), [0, 0]);
+        for _ in 0..100 {
+            for (_, client, pool) in &mut *clients {
+                while client.reap().is_some() {}
+                let (opcode, object) = (Opcode::FlushObject, ObjectId::from(1));
+                let place = Place::At(0);
+                let flush = Submission { opcode, region: 0, pool: *pool, tag: 0, object, offset: 0, len: 0, place };
+                while client.write(&flush.to_words()).is_some() {}
+                client.publish();
+            }
+            let (queue, _) = service.shared.claim(0, &mut jobs).expect("there is always something to do");
+            carry_out(&mut jobs, &queue.tenant);
+            assert!(!queue.finish(0, &mut jobs), "nobody sleeps");
+            let whose = usize::from(!Arc::ptr_eq(&queue, &clients[0].0));
+            queue.tenant.charge(ns[whose]);
+            turns[whose] += 1;
+        }
+        turns
+    }
+
+    #[test]
+    fn time_is_shared_out_by_weight() {
+        let store = Store::new(StoreOptions::with_budget(16 << 20)).unwrap();
+        // Its worker is this test.
+        let service = Service { shared: Arc::new(Shared::new(1).unwrap()), threads: Vec::new() };
+        let notice = Arc::new(Doorbell::new().unwrap());
+        let mut clients = [1, 3].map(|weight| {
+            let client = store.client(ClientOptions::named("test"));
+            let pool = client.create_pool(PoolOptions::persistent()).unwrap();
+            let tenant = Arc::new(Tenant::remote(client, weight, &notice));
+            let (_, served, _) = service.open(&tenant, ENTRIES).unwrap();
+            let client = Submitter::new(served.memory()).unwrap();
+            (served, client, PoolId(pool.id().0))
+        });
+        let same = [CREDIT_NS / 10; 2];
+        turns(&service, &mut clients, same); // from nothing to do
+        assert_eq!(turns(&service, &mut clients, same), [25, 75]);
+        clients[1].0.tenant.set_weight(1);
+        turns(&service, &mut clients, same); // one may have been ahead
+        assert_eq!(turns(&service, &mut clients, same), [50, 50]);
+        let longer = [same[0] * 4, same[1]];
+        turns(&service, &mut clients, longer);
+        assert_eq!(turns(&service, &mut clients, longer), [20, 80], "time counts, not turns");
+    }
 
     #[test]
     fn a_pause_is_made_up_for_as_far_as_the_credit_goes() {

@@ -53,10 +53,10 @@ pub(crate) struct NeighboursBench {
     #[arg(long, num_args = 1..)]
     ways: Vec<Way>,
     /// Rounds, of which medians are taken.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: u16,
     /// How long each is measured in each round.
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..), value_name = "MS")]
+    #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u64).range(1..), value_name = "MS")]
     time: u64,
     /// Print JSON.
     #[arg(long)]
