@@ -12,10 +12,6 @@ use std::time::Duration;
 /// How long no head is opened until the store counts as idle.
 const IDLE: Duration = Duration::from_millis(100);
 
-/// Room that is made before somebody has to wait for it. What is kept free cannot hold what is dead, and the less of that
-/// there is, the more is moved to win a segment: twice as much room cost `tmem run` 5 to 10 % of its speed.
-const AHEAD_BYTES: usize = 2 * SEGMENT_BYTES;
-
 /// How callers and the cleaner's thread tell each other something.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
@@ -144,10 +140,10 @@ impl Drop for Background {
 }
 
 impl Engine {
-    /// Compacts what is mostly dead, until an eighth is dead at most; and when the store is nearly full, makes some room
-    /// before somebody has to wait for it.
+    /// Compacts what is mostly dead, until an eighth is dead at most; and when the store is nearly full, makes room for a
+    /// few heads before somebody has to wait for it.
     fn work_ahead(&self) {
-        let nearly_full = || self.budget.room() < AHEAD_BYTES;
+        let nearly_full = || self.budget.room() < 4 * SEGMENT_BYTES;
         let wasteful = || self.log.reclaimable_bytes() > self.budget.used_for(Use::Segments) / 8;
         while nearly_full() || wasteful() {
             if self.signal.is_wanted() {
