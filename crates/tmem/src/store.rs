@@ -42,7 +42,8 @@ pub enum Cleaning {
 pub enum Settling {
     /// When room is wanted, and compaction finds none.
     WhenFull,
-    /// By [`Store::settle_cold`], [`Store::settle_all`] and [`Store::shrink`] only: for who would rather raise the budget.
+    /// By [`Store::settle_cold`], [`Store::settle_all`], [`Store::shrink`] and a budget that is lowered only: for who would
+    /// rather raise the budget.
     WhenAsked,
 }
 

@@ -1,36 +1,36 @@
 //! A `tmem serve` of our own, for the time of a measurement.
 
+use super::scratch::{Folder, Process};
 use anyhow::{Context, Result, bail};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// How long it may take to start.
 const START: Duration = Duration::from_secs(20);
 
-/// The process, killed on drop. Its socket lies in a directory of its own.
+/// The process, killed on drop. Its socket lies in a folder of its own.
 #[derive(Debug)]
 pub(crate) struct Daemon {
-    child: Child,
-    directory: PathBuf,
+    process: Process,
+    folder: Folder,
 }
 
 impl Daemon {
     /// One of that budget, with these options besides; returns when it takes clients.
     pub(crate) fn start(budget: usize, options: &[&str]) -> Result<Self> {
-        let directory = std::env::temp_dir().join(format!("tmem-bench-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-        let notify = directory.join("notify");
+        let folder = Folder::make("tmem-bench")?;
+        let notify = folder.path("notify");
         let ready = UnixDatagram::bind(&notify).context("cannot make a socket to be told that the daemon is ready")?;
         ready.set_read_timeout(Some(START))?;
         let program = std::env::current_exe().context("cannot find this program itself")?;
         let mut command = Command::new(program);
-        command.arg("serve").arg("--socket").arg(directory.join("socket"));
+        command.arg("serve").arg("--socket").arg(folder.path("socket"));
         command.args(["--log", "warn", "--budget", &budget.to_string()]).args(options);
         let child =
             command.env("NOTIFY_SOCKET", &notify).stdin(Stdio::null()).spawn().context("cannot start `tmem serve`")?;
-        let daemon = Self { child, directory };
+        let daemon = Self { process: Process(child), folder };
         let mut message = [0; 256];
         loop {
             let len = ready.recv(&mut message).context("`tmem serve` did not say that it is ready")?;
@@ -42,12 +42,12 @@ impl Daemon {
 
     /// Where clients find it.
     pub(crate) fn socket(&self) -> PathBuf {
-        self.directory.join("socket")
+        self.folder.path("socket")
     }
 
     /// CPU time that it has used so far, that of threads that have ended, too; in steps of a hundredth of a second.
     pub(crate) fn cpu_of_all(&self) -> Result<Duration> {
-        let path = format!("/proc/{}/stat", self.child.id());
+        let path = format!("/proc/{}/stat", self.process.0.id());
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
         // In user and in system mode: the 12th and 13th behind the name, which ends with the last bracket.
         let fields = text.rsplit(')').next().unwrap_or("").split_whitespace().skip(11);
@@ -58,16 +58,7 @@ impl Daemon {
 
     /// CPU time that its threads have used so far.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        cpu_of(self.child.id())
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // It may have ended by itself; whatever is left of its files is of no use to anybody.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.directory);
+        cpu_of(self.process.0.id())
     }
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod flaws;
 pub(crate) mod full;
 pub(crate) mod neighbours;
 pub(crate) mod scale;
+mod scratch;
 pub(crate) mod share;
 
 use std::time::Duration;

@@ -8,10 +8,10 @@
 use super::{LegacyServer, Pass, Rounds};
 use crate::bench::clock::process_cpu;
 use crate::bench::daemon::cpu_of;
+use crate::bench::scratch::{Folder, Process};
 use anyhow::{Context, Result, bail, ensure};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tmem::{ClientOptions, GRANULE_BYTES, Outcome, PoolOptions, Store, StoreOptions};
 use tmem_sys::{Backing, Channel, Listener, Region, poll_readable};
@@ -29,17 +29,16 @@ const START: Duration = Duration::from_secs(20);
 /// The caller's side.
 pub(super) struct Legacy {
     channel: Channel,
-    server: Child,
-    directory: PathBuf,
+    server: Process,
+    _folder: Folder,
     pages: Region,
     cpus: Vec<u32>,
 }
 
 impl Legacy {
     pub(super) fn start(pages: &[u8], budget: usize, policy: tmem::Policy) -> Result<Self> {
-        let directory = std::env::temp_dir().join(format!("tmem-legacy-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-        let socket = directory.join("socket");
+        let folder = Folder::make("tmem-legacy")?;
+        let socket = folder.path("socket");
         let listener = Listener::bind(&socket, 0o600)?;
         let program = std::env::current_exe().context("cannot find this program itself")?;
         let mut command = Command::new(program);
@@ -49,16 +48,16 @@ impl Legacy {
             .arg(budget.to_string())
             .arg(policy.name())
             .stdin(Stdio::null());
-        let server = command.spawn().context("cannot start the process that is called")?;
+        let server = Process(command.spawn().context("cannot start the process that is called")?);
         let region = Region::create("tmem-legacy", pages.len(), Backing::TransparentHuge)?;
         let channel = accept(&listener)?;
         channel.send(&[0], &[region.fd()]).context("cannot hand over the pages")?;
-        Ok(Self { channel, server, directory, pages: region, cpus: tmem_sys::own_cpus()? })
+        Ok(Self { channel, server, _folder: folder, pages: region, cpus: tmem_sys::own_cpus()? })
     }
 
     pub(super) fn round(&mut self, pages: &[u8], rounds: &mut Rounds) -> Result<()> {
         let one = *self.cpus.first().context("a thread has a CPU")?;
-        for thread in [0, self.server.id()] {
+        for thread in [0, self.server.0.id()] {
             tmem_sys::run_on(thread, &[one]).context("cannot bind the caller and the called to one CPU")?;
         }
         let ran = self.passes(pages, rounds);
@@ -98,7 +97,7 @@ impl Legacy {
     }
 
     fn cpu(&self) -> Result<Duration> {
-        Ok(process_cpu() + cpu_of(self.server.id())?)
+        Ok(process_cpu() + cpu_of(self.server.0.id())?)
     }
 
     fn call(&self, what: u8, page: u64) -> Result<()> {
@@ -110,15 +109,6 @@ impl Legacy {
         let received = self.channel.receive(&mut answer).context("the process that is called is gone")?;
         ensure!(received.len == 1 && answer == [0], "the process that is called failed at page {page}");
         Ok(())
-    }
-}
-
-impl Drop for Legacy {
-    fn drop(&mut self) {
-        // It may have ended by itself; whatever is left of its files is of no use to anybody.
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-        let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
 

@@ -13,6 +13,7 @@ pub(crate) mod ways;
 
 use super::daemon::Daemon;
 use super::median;
+use super::scratch::Process;
 use crate::interrupt;
 use crate::pages::sample;
 use crate::report::{self, Table};
@@ -21,7 +22,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use steady::{Steady, Waiting};
 use tmem::GRANULE_BYTES;
@@ -65,7 +66,7 @@ pub(crate) struct NeighboursBench {
 
 /// A neighbour's process, killed on drop.
 #[derive(Debug)]
-struct Neighbour(Child);
+struct Neighbour(Process);
 
 impl Neighbour {
     /// Returns when it is at it.
@@ -77,8 +78,8 @@ impl Neighbour {
             command.arg("--pages").args(pages);
         }
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start a neighbour")?;
-        let mut neighbour = Self(child);
-        let out = neighbour.0.stdout.take().context("a neighbour has an output")?;
+        let mut neighbour = Self(Process(child));
+        let out = neighbour.0.0.stdout.take().context("a neighbour has an output")?;
         let mut line = String::new();
         BufReader::new(out).read_line(&mut line)?;
         ensure!(line == "ready\n", "a neighbour that {} did not start", name.get_name());
@@ -87,17 +88,9 @@ impl Neighbour {
 
     /// Fails if it has ended by itself.
     fn goes_on(&mut self) -> Result<()> {
-        let ended = self.0.try_wait()?;
+        let ended = self.0.0.try_wait()?;
         ensure!(ended.is_none(), "the neighbour ended by itself: {ended:?}");
         Ok(())
-    }
-}
-
-impl Drop for Neighbour {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
