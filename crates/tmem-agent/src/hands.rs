@@ -8,11 +8,12 @@ use core::sync::atomic::{AtomicI32, Ordering};
 
 use tmem_codec::{GRANULE, Policy, Temperature, Workspace};
 
+use crate::digest::digest;
 use crate::injection::{self, Call};
 use crate::protocol::{
     ASKED, BATCH, BLOCK_HEADER_BYTES, BLOCK_UNIT_BYTES, BUSY, CANCELLED, Comm, Command, ENCODE, FILLED, FREE,
     GATE_FREE, GATE_HELD, GATE_WAITED, GO, GONE, HUGE_BYTES, MAGIC, MOVE_OUT, MOVE_PAGES, MOVE_RANGE, MOVED, OCCUPIED,
-    PAGE_BYTES, Packet, READY, REFUSED_BY_KERNEL, REGION, REGIONS, TOUCH, encoded,
+    PAGE_BYTES, Packet, READY, REFUSED_BY_KERNEL, REGION, REGIONS, SAME, TOUCH, UNKNOWN, encoded,
 };
 use crate::{boot, sys, wire};
 
@@ -345,11 +346,13 @@ impl Hands {
             if index + 1 < count {
                 prefetch(command.pages[index + 1].load(Ordering::Relaxed)); // Relaxed: as above
             }
+            let known = [0, 1].map(|half| command.known[index][half].load(Ordering::Relaxed)); // Relaxed: as above
             let result = match tmem_codec::same_filled_half(page) {
                 Some(pattern) => {
                     command.extra[index].store(pattern, Ordering::Relaxed); // Relaxed: `completed` publishes it
                     FILLED
                 }
+                None if known != UNKNOWN && digest(page, &self.comm.key) == known => SAME,
                 None => {
                     let start = at + BLOCK_HEADER_BYTES;
                     let room = end.saturating_sub(start).min(PAGE_BYTES);

@@ -15,6 +15,7 @@
 )]
 
 mod boot;
+pub mod digest;
 mod hands;
 #[cfg(not(feature = "fault-injection"))]
 mod injection;

@@ -55,6 +55,8 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
+use crate::digest::{Digest, Key};
+
 /// Set in the environment of a paged program: the abstract name of the monitor's socket.
 pub const SOCKET_VARIABLE: &str = "TMEM_AGENT";
 
@@ -150,7 +152,8 @@ pub const MOVE_OUT: u32 = 1;
 pub const MOVE_RANGE: u32 = 2;
 /// Encodes each page `pages[i]` (an address in staging) under policy `args[3]` into region `args[0]`, from byte
 /// `args[1]`, at most `args[2]` bytes, all of them within one segment. `results[i]` is [`encoded`]; for [`FILLED`]
-/// `extra[i]` is the 4-byte pattern. Stops before the page that does not fit; `progress` says how many were encoded.
+/// `extra[i]` is the 4-byte pattern. A page whose [`digest`](crate::digest::digest) is `known[i]` is not encoded: [`SAME`].
+/// Stops before the page that does not fit; `progress` says how many were dealt with.
 pub const ENCODE: u32 = 3;
 /// Gives the memory of the staging slot at `args[0]` (of `args[1]` bytes) back: unregister, map anew, register;
 /// or DONTNEED, where no mapping can be split.
@@ -183,6 +186,9 @@ pub const OCCUPIED: u32 = 6;
 /// A block could not be decoded, or its region not be mapped.
 pub const UNDECODED: u32 = 7;
 
+/// Stands for the digest of a page of which none is known.
+pub const UNKNOWN: Digest = [0; 2];
+
 /// Values of `asked`: see the module's head.
 pub const IDLE: u32 = 0;
 /// See the module's head.
@@ -196,6 +202,9 @@ pub const DONE: u32 = 4;
 
 /// `results` of [`ENCODE`]: the page is one 4-byte pattern.
 pub const FILLED: u32 = 1 << 31;
+
+/// `results` of [`ENCODE`]: the page is the one that is known.
+pub const SAME: u32 = 1 << 30;
 
 /// `results` of [`ENCODE`] for a block of `bytes` bytes in the codec with that number.
 #[must_use]
@@ -302,6 +311,8 @@ pub struct Command {
     pub results: [AtomicU32; BATCH],
     /// By op.
     pub extra: [AtomicU32; BATCH],
+    /// Digests of [`ENCODE`]'s pages, in two halves; [`UNKNOWN`]: any page is new.
+    pub known: [[AtomicU64; 2]; BATCH],
 }
 
 /// What the monitor and one agent share.
@@ -330,6 +341,8 @@ pub struct Comm {
     pub asked: AtomicU32,
     /// The second channel's command.
     pub second: Command,
+    /// What digests are made with.
+    pub key: Key,
     /// Errors that are made up.
     #[cfg(feature = "fault-injection")]
     pub injection: crate::injection::Injection,

@@ -275,6 +275,7 @@ fn the_table_and_the_report_are_written() {
         "faults",
         "stalled_s",
         "evicted_bytes",
+        "unchanged_bytes",
         "copied_bytes",
         "huge_pages_restored",
         "processes",

@@ -7,9 +7,11 @@ use std::sync::{Arc, Condvar, Mutex, RwLock};
 use std::time::Duration;
 
 use tmem::{Client, Outcome, Policy, Pool, Store};
+use tmem_agent::digest::Key;
 use tmem_agent::protocol::PAGE_BYTES;
 use tmem_sys::Turn;
 
+use crate::copies::Worth;
 use crate::counters::Counters;
 use crate::options::{OnFull, Options};
 use crate::slots::{Dropped, Freed, Place, Slot, Slots};
@@ -31,6 +33,9 @@ pub(crate) struct Core {
     pub(crate) pool: Pool,
     pub(crate) slots: Mutex<Slots>,
     pub(crate) counters: Counters,
+    /// Whether pages that come back are to have copies, and what their digests are made with.
+    pub(crate) copies: Worth,
+    pub(crate) key: Box<Key>,
     pub(crate) on_full: OnFull,
     policy: Policy,
     spaces: RwLock<BTreeMap<SpaceId, Arc<Space>>>,
@@ -64,6 +69,7 @@ impl Core {
         options: &Options,
         (store, client, pool): (Store, Client, Pool),
         device: Option<OwnedFd>,
+        key: Box<Key>,
     ) -> Self {
         Self {
             store,
@@ -71,6 +77,8 @@ impl Core {
             pool,
             slots: Mutex::default(),
             counters: Counters::default(),
+            copies: Worth::default(),
+            key,
             on_full: options.on_full,
             policy: options.policy,
             spaces: RwLock::default(),
@@ -128,11 +136,15 @@ impl Core {
     /// of what those cost that come in order: measured, a sequential scan took 0.53 of zram's time instead of 0.38.) The
     /// less is left for what is resident, the more density gains: in the end, whether the limit holds.
     pub(crate) fn policy_now(&self) -> Policy {
-        let ample = self.limit() / 8 * AMPLE_EIGHTHS;
         match self.policy {
-            Policy::Balanced if (self.store.used_bytes() as u64) < ample => Policy::Fast,
+            Policy::Balanced if self.is_ample() => Policy::Fast,
             policy => policy,
         }
+    }
+
+    /// Whether room is not what is short: the store takes less than [`AMPLE_EIGHTHS`] of the limit.
+    pub(crate) fn is_ample(&self) -> bool {
+        (self.store.used_bytes() as u64) < self.limit() / 8 * AMPLE_EIGHTHS
     }
 
     // --- slots
@@ -152,6 +164,17 @@ impl Core {
         }
         let mut slots = lock(&self.slots);
         dead.into_iter().for_each(|slot| slots.free(slot, was));
+    }
+
+    /// Gives copies up that their pages have lost.
+    pub(crate) fn discard(&self, copies: Vec<Slot>) {
+        if copies.is_empty() {
+            return;
+        }
+        let mut slots = lock(&self.slots);
+        copies.iter().for_each(|slot| slots.discard_copy(*slot));
+        drop(slots);
+        self.flush(copies, Freed::Other);
     }
 
     /// Reads a stored slot.

@@ -33,6 +33,7 @@ pub(crate) struct Counters {
     /// Faults that a program waited for.
     pub(crate) faults: Counter,
     pub(crate) evicted_pages: Counter,
+    pub(crate) unchanged_pages: Counter,
     pub(crate) refused_busy: Counter,
     pub(crate) refused_gone: Counter,
     pub(crate) refused_other: Counter,

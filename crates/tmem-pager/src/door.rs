@@ -144,6 +144,9 @@ fn welcome(core: &Arc<Core>, socket: &OwnedFd, pid: u32, hello: &Packet) -> Then
         return Then::Leave;
     };
     comm.magic.store(MAGIC, Ordering::Relaxed); // Relaxed: the socket publishes it
+    for (word, of) in comm.key.iter().zip(core.key.iter()) {
+        word.store(of.load(Ordering::Relaxed), Ordering::Relaxed); // Relaxed, both: as above, and never changed
+    }
     #[cfg(feature = "fault-injection")]
     crate::injection::tell(&comm.injection, core.counters.processes.get());
     let faults = match (&born, &core.device) {

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use tmem_agent::digest::Digest;
 use tmem_agent::protocol::{
     ASKED, Comm, Command, DECODED, DONE, DOORBELL, GATE_FREE, GATE_HELD, GATE_WAITED, IDLE, MAGIC, MOVED, PAGE_BYTES,
     Packet, REGION, RENEW,
@@ -61,6 +62,8 @@ pub(crate) struct Order<'a> {
     pub(crate) epoch: u32,
     pub(crate) args: [u64; 4],
     pub(crate) pages: &'a [u64],
+    /// What is known of the pages; as many, or none.
+    pub(crate) known: &'a [Digest],
 }
 
 impl Order<'_> {
@@ -73,6 +76,9 @@ impl Order<'_> {
             field.store(value, Ordering::Relaxed); // as above
         }
         for (field, value) in command.pages.iter().zip(self.pages) {
+            field.store(*value, Ordering::Relaxed); // as above
+        }
+        for (field, value) in command.known.iter().flatten().zip(self.known.iter().flatten()) {
             field.store(*value, Ordering::Relaxed); // as above
         }
         // One result at least: some orders have no pages, and a result all the same.
@@ -158,7 +164,7 @@ impl Hands {
 
     /// Has the landing area mapped anew. False: the agent had not begun `soon`.
     pub(crate) fn renew(&self, soon: Duration) -> Result<bool, AgentDied> {
-        self.ask(&Order { op: RENEW, epoch: 0, args: [0; 4], pages: &[] });
+        self.ask(&Order { op: RENEW, epoch: 0, args: [0; 4], pages: &[], known: &[] });
         Ok(self.await_decoded(soon)? && self.await_done()? == MOVED)
     }
 

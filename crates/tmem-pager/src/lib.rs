@@ -12,14 +12,15 @@
 //! | `placement` | one | lets servers run that starve |
 //!
 //! Under them lie `space` (what is known of one address space), with `events` (how it changes), `page_table`, `staging`,
-//! `intervals`; `slots` (evicted pages, and who names them); `hands` (commands to an agent, and the gate); `whole` (huge
-//! pages on their way back); `core` (what all share).
+//! `intervals`; `slots` (evicted pages, and who names them) and `copies` (of pages that came back); `hands` (commands to an
+//! agent, and the gate); `whole` (huge pages on their way back); `core` (what all share).
 //!
 //! A thread of the monitor that panics takes the whole process with it: agents then stop their programs, which never
 //! see a wrong byte.
 #![forbid(unsafe_code)]
 
 mod control;
+mod copies;
 mod core;
 mod counters;
 mod door;

@@ -1,11 +1,12 @@
 //! The monitor as the command holds it.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use tmem::{ClientOptions, PoolOptions, Settling, Store, StoreError, StoreOptions};
+use tmem_agent::digest::{KEY_WORDS, Key};
 use tmem_agent::protocol::PAGE_BYTES;
 
 use crate::core::Core;
@@ -24,9 +25,9 @@ pub enum MonitorError {
     /// The store could not be made.
     #[error("cannot make the store: {0}")]
     Store(#[from] StoreError),
-    /// The kernel does not tell what is resident.
-    #[error("cannot read /proc: {0}")]
-    Proc(#[from] std::io::Error),
+    /// The kernel does not tell what is resident, or has no random numbers.
+    #[error("the kernel does not tell what is needed: {0}")]
+    Kernel(#[from] std::io::Error),
 }
 
 /// Owns the store, and serves a tree of programs.
@@ -58,7 +59,7 @@ impl Monitor {
         let pool = client.create_pool(PoolOptions::persistent().policy(options.policy))?;
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let device = rustix::fs::open("/dev/userfaultfd", flags, Mode::empty()).ok();
-        let core = Arc::new(Core::new(options, (store, client, pool), device));
+        let core = Arc::new(Core::new(options, (store, client, pool), device, key()?));
         watch::start(&core)?;
         placement::start(&core);
         evictor::start(&core);
@@ -99,6 +100,7 @@ impl Monitor {
             fault_us: FaultTimes { p50: time(0.5), p99: time(0.99), p999: time(0.999) },
             stalled_s: counters.stalled_ns.get() as f64 / 1e9,
             evicted_bytes: counters.evicted_pages.get() * PAGE_BYTES,
+            unchanged_bytes: counters.unchanged_pages.get() * PAGE_BYTES,
             copied_bytes: counters.copied_bytes.get(),
             huge_pages_restored: counters.huge_restored.get(),
             processes: counters.processes.get(),
@@ -144,6 +146,16 @@ impl Monitor {
         self.core.stopping.store(true, Ordering::Relaxed); // Relaxed: noticed at some time
         self.core.spaces().iter().for_each(|space| space.kick());
     }
+}
+
+/// What pages' digests are made with: random words.
+pub(crate) fn key() -> std::io::Result<Box<Key>> {
+    let key: Box<Key> = Box::new([const { AtomicU64::new(0) }; KEY_WORDS]);
+    for word in &*key {
+        let random = u64::from_le_bytes(tmem_sys::random_bytes()?);
+        word.store(random, Ordering::Relaxed); // Relaxed: whoever starts threads publishes it
+    }
+    Ok(key)
 }
 
 fn ratio(bytes: u64, per: u64) -> f64 {

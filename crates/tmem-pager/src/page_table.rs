@@ -1,7 +1,9 @@
 //! What the monitor knows of the pages of one address space.
 //!
 //! A page either has a slot (it was evicted: the kernel has nothing there) or it has none: it is resident, or was
-//! never touched, and the kernel alone knows which. Beside that two bits a page:
+//! never touched, and the kernel alone knows which. One that came back may have a *copy* instead: the slot that it had, of
+//! which the store still holds the block ([`crate::copies`]). To everybody but the evictor that is as if it had none. Beside
+//! that two bits a page:
 //! - *recent*: the page came back, or was first given, since the hand of the evictor last passed. It passes once
 //!   more.
 //! - *kept*: the page stays where it is for a while, or until it comes through us again. The program has asked the
@@ -21,11 +23,14 @@ pub(crate) const REFUSED: Duration = Duration::from_millis(100);
 
 const BIT_WORDS: usize = CHUNK_PAGES / 64;
 
+/// Set in the number of a slot that is a page's copy.
+const COPY: u32 = Slot::END;
+
 #[derive(Debug, Clone)]
 struct Chunk {
-    /// Slot numbers; 0 is none.
+    /// Slot numbers; 0 is none. With [`COPY`]: the page is resident.
     slots: [u32; CHUNK_PAGES],
-    /// Slots that are not 0.
+    /// Slots of evicted pages.
     count: usize,
     recent: [u64; BIT_WORDS],
     kept: [u64; BIT_WORDS],
@@ -50,13 +55,14 @@ impl Chunk {
 #[derive(Debug, Default)]
 pub(crate) struct PageTable {
     chunks: BTreeMap<u64, Box<Chunk>>,
+    /// Copies of pages that were forgotten.
+    let_go: Vec<Slot>,
 }
 
 impl PageTable {
     /// The slot of a page.
     pub(crate) fn slot(&self, page: Page) -> Option<Slot> {
-        let number = self.chunks.get(&page.chunk())?.slots[page.index()];
-        (number != 0).then_some(Slot(number))
+        evicted(self.chunks.get(&page.chunk())?.slots[page.index()])
     }
 
     /// The first of some pages that has no slot.
@@ -88,10 +94,43 @@ impl PageTable {
     /// Takes the slot of a page away.
     pub(crate) fn clear(&mut self, page: Page) -> Option<Slot> {
         let chunk = self.chunks.get_mut(&page.chunk())?;
-        let number = core::mem::take(&mut chunk.slots[page.index()]);
-        chunk.count -= usize::from(number != 0);
+        let slot = evicted(chunk.slots[page.index()])?;
+        chunk.slots[page.index()] = 0;
+        chunk.count -= 1;
         chunk.whole = false;
-        (number != 0).then_some(Slot(number))
+        Some(slot)
+    }
+
+    /// A page that has just lost its slot keeps it as its copy.
+    pub(crate) fn set_copy(&mut self, page: Page, slot: Slot) {
+        let entry = &mut self.chunk(page).slots[page.index()];
+        assert_eq!(*entry, 0, "{page:?} has a slot");
+        *entry = COPY | slot.0;
+    }
+
+    /// Takes the copy of a page away.
+    pub(crate) fn take_copy(&mut self, page: Page) -> Option<Slot> {
+        let entry = &mut self.chunks.get_mut(&page.chunk())?.slots[page.index()];
+        let copy = copy(*entry)?;
+        *entry = 0;
+        Some(copy)
+    }
+
+    /// Takes the copies of pages that were forgotten away.
+    pub(crate) fn take_let_go(&mut self) -> Vec<Slot> {
+        core::mem::take(&mut self.let_go)
+    }
+
+    /// Takes all copies away.
+    pub(crate) fn take_copies(&mut self) -> Vec<Slot> {
+        let mut copies = self.take_let_go();
+        for entry in self.chunks.values_mut().flat_map(|chunk| &mut chunk.slots) {
+            if let Some(slot) = copy(*entry) {
+                *entry = 0;
+                copies.push(slot);
+            }
+        }
+        copies
     }
 
     /// Forgets everything about some pages, and tells their slots.
@@ -102,12 +141,13 @@ impl PageTable {
             let Some(chunk) = self.chunks.get_mut(&number) else { continue };
             chunk.whole = false;
             for index in inside.clone() {
-                let slot = core::mem::take(&mut chunk.slots[index]);
+                let entry = core::mem::take(&mut chunk.slots[index]);
                 set_bit(&mut chunk.recent, index, false);
                 set_bit(&mut chunk.kept, index, false);
-                if slot != 0 {
+                self.let_go.extend(copy(entry));
+                if let Some(slot) = evicted(entry) {
                     chunk.count -= 1;
-                    each(Page::in_chunk(number, index), Slot(slot));
+                    each(Page::in_chunk(number, index), slot);
                 }
             }
             if inside.len() == CHUNK_PAGES {
@@ -127,18 +167,20 @@ impl PageTable {
         }
     }
 
-    /// A copy for a child made by `fork`; `keep` is asked for each slot.
+    /// What a child made by `fork` inherits: slots, no copies; `keep` is asked for each slot.
     pub(crate) fn fork(&self, mut keep: impl FnMut(Page, Slot) -> bool) -> Self {
         let mut child = Self::default();
         for (number, chunk) in self.chunks.iter().filter(|(_, chunk)| chunk.count > 0) {
-            let mut copy = Box::new(Chunk::EMPTY);
-            for (index, slot) in chunk.slots.iter().enumerate().filter(|(_, slot)| **slot != 0) {
-                if keep(Page::in_chunk(*number, index), Slot(*slot)) {
-                    copy.slots[index] = *slot;
-                    copy.count += 1;
+            let mut inherited = Box::new(Chunk::EMPTY);
+            for (index, slot) in
+                chunk.slots.iter().enumerate().filter_map(|(index, entry)| Some((index, evicted(*entry)?)))
+            {
+                if keep(Page::in_chunk(*number, index), slot) {
+                    inherited.slots[index] = slot.0;
+                    inherited.count += 1;
                 }
             }
-            child.chunks.insert(*number, copy);
+            child.chunks.insert(*number, inherited);
         }
         child
     }
@@ -189,12 +231,22 @@ impl PageTable {
         let index = page.index();
         let recent = bit(&chunk.recent, index);
         set_bit(&mut chunk.recent, index, false);
-        !recent && !bit(&chunk.kept, index) && chunk.slots[index] == 0
+        !recent && !bit(&chunk.kept, index) && evicted(chunk.slots[index]).is_none()
     }
 
     fn chunk(&mut self, page: Page) -> &mut Chunk {
         self.chunks.entry(page.chunk()).or_insert_with(|| Box::new(Chunk::EMPTY))
     }
+}
+
+/// The slot of an evicted page.
+fn evicted(entry: u32) -> Option<Slot> {
+    (entry != 0 && entry & COPY == 0).then_some(Slot(entry))
+}
+
+/// The copy of a resident page.
+fn copy(entry: u32) -> Option<Slot> {
+    (entry & COPY != 0).then_some(Slot(entry & !COPY))
 }
 
 fn chunks_of(pages: &Range<Page>) -> Range<u64> {
@@ -273,6 +325,39 @@ mod tests {
         table.keep(Page(3)..Page(4), Duration::from_secs(3600));
         table.keep(Page(4)..Page(5), Duration::ZERO);
         assert!(!table.is_candidate(Page(3)), "the longer time counts");
+    }
+
+    #[test]
+    fn a_page_with_a_copy_is_resident_to_everybody_else() {
+        let mut table = table(&[(1, 1), (2, 2)]);
+        table.set_copy(Page(3), Slot(3));
+        assert_eq!((table.slot(Page(3)), table.clear(Page(3))), (None, None));
+        assert_eq!(table.first_without_slot(Page(1)..Page(9)), Some(Page(3)));
+        assert!(table.is_candidate(Page(3)));
+        assert_eq!(table.clear_slot(Slot(3)), None);
+        let mut child = table.fork(|_, _| true);
+        assert_eq!((child.slot(Page(1)), child.take_copy(Page(3))), (Some(Slot(1)), None));
+        assert_eq!(
+            (table.take_copy(Page(1)), table.take_copy(Page(3)), table.take_copy(Page(3))),
+            (None, Some(Slot(3)), None)
+        );
+        table.set(Page(3), Slot(3));
+        assert_eq!(table.slot(Page(3)), Some(Slot(3)));
+    }
+
+    #[test]
+    fn copies_of_pages_that_are_forgotten_or_move_are_let_go() {
+        let mut table = table(&[(1, 1)]);
+        (2..8).for_each(|page| table.set_copy(Page(page), Slot(u32::try_from(page).unwrap())));
+        let mut told = Vec::new();
+        table.forget(Page(0)..Page(4), |_, slot| told.push(slot));
+        assert_eq!((told, table.take_let_go()), (vec![Slot(1)], vec![Slot(2), Slot(3)]));
+        table.relocate(Page(4)..Page(6), Page(1000));
+        assert_eq!((table.take_copy(Page(1000)), table.take_copy(Page(4))), (None, None));
+        let mut copies = table.take_copies();
+        copies.sort_unstable();
+        assert_eq!(copies, [4, 5, 6, 7].map(Slot));
+        assert!(table.take_copies().is_empty() && table.take_let_go().is_empty());
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub struct Report {
     pub stalled_s: f64,
     /// Bytes that were moved out.
     pub evicted_bytes: u64,
+    /// Of these, bytes that had come back and were unchanged: their blocks had been kept, and nothing was encoded.
+    pub unchanged_bytes: u64,
     /// Bytes copied, besides encoding and decoding, to move pages out, or to bring 64 KiB or more back at once. Smaller
     /// pieces that come back are copied into place by the kernel (`UFFDIO_COPY`), and are not among these.
     pub copied_bytes: u64,

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use tmem_agent::digest::{Digest, digest};
 use tmem_agent::protocol::PAGE_BYTES;
 use tmem_sys::{CpuOf, Event, Userfaultfd, Wake};
 
@@ -66,6 +67,8 @@ struct Server {
     space: Arc<Space>,
     buffer: Vec<u8>,
     zeros: Vec<u8>,
+    /// Pages that were just given, which are to have copies: their slots, and digests.
+    copies: Vec<(Page, Slot, Digest)>,
     /// When the kernel was about to wake whoever waited: the program may then run in this thread's place at once.
     woken: Cell<Option<Instant>>,
     parked: Vec<Fault>,
@@ -100,6 +103,7 @@ pub(crate) fn start(core: &Arc<Core>, space: &Arc<Space>) {
             space: Arc::clone(space),
             buffer: vec![0; WINDOW * PAGE],
             zeros: vec![0; WINDOW * PAGE],
+            copies: Vec::new(),
             woken: Cell::new(None),
             parked: Vec::new(),
             waits_untold: false,
@@ -384,7 +388,8 @@ impl Server {
         let mut state = lock(&space.state);
         let mut dropped = vec![slot];
         let given = self.give(&mut state, fault, slot, &mut dropped);
-        let dead = self.core.unname(&dropped);
+        let mut dead = self.core.unname(&dropped);
+        self.make_copies(&mut state, &mut dead);
         drop(state);
         // Nothing is locked: whoever wakes takes this CPU, and others would wait for the lock until he sleeps again.
         let answer = match given {
@@ -415,8 +420,9 @@ impl Server {
         dropped.push(slot);
         state.pages.set_recent(fault.page);
         self.core.add_room(-PAGE_BYTES.cast_signed());
-        let followed = state.streams.follow(fault.page);
-        Ok(followed.map_or(fault.page, |followed| self.restore_ahead(state, fault.page, followed, dropped)))
+        let Some(followed) = state.streams.follow(fault.page) else { return Ok(fault.page) };
+        self.note_copy(fault.page, slot, 0);
+        Ok(self.restore_ahead(state, fault.page, followed, dropped))
     }
 
     /// The pages of a sequence after one that was restored, if they are stored too. Returns the last of them.
@@ -451,15 +457,35 @@ impl Server {
                 break;
             }
         }
-        for (page, slot) in &found[..given] {
+        for (index, (page, slot)) in found[..given].iter().enumerate() {
             state.pages.clear(*page);
             state.pages.set_recent(*page);
             dropped.push(*slot);
+            self.note_copy(*page, *slot, index);
         }
         self.core.add_room(-((given * PAGE) as u64).cast_signed());
         let last = page.step(stride * (given as u64).cast_signed());
         state.streams.expect(followed, last.step(stride));
         last
+    }
+
+    /// Notes a page that was given, the one at `index` of the buffer, if it is to have a copy.
+    fn note_copy(&mut self, page: Page, slot: Slot, index: usize) {
+        let bytes = self.buffer[index * PAGE..].first_chunk();
+        if let Some(bytes) = bytes.filter(|_| self.space.hands.get().is_some() && self.core.copies.is_due()) {
+            self.copies.push((page, slot, digest(bytes, &self.core.key)));
+        }
+    }
+
+    /// Makes copies of those slots of the pages noted that are `dead`: had no other name, and were stored.
+    fn make_copies(&mut self, state: &mut State, dead: &mut Vec<Slot>) {
+        for (page, slot, digest) in self.copies.drain(..) {
+            if let Some(at) = dead.iter().position(|dead| *dead == slot) {
+                dead.swap_remove(at);
+                lock(&self.core.slots).make_copy(slot, digest);
+                state.pages.set_copy(page, slot);
+            }
+        }
     }
 
     /// Gives a page of zeros; more of them if pages are written in order. Whoever waits is woken when nothing is locked: he

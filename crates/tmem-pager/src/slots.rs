@@ -10,10 +10,15 @@
 //! | staged | 1.. | in a page of some address space's staging area, or still on their way there |
 //! | abandoned | 0 | in a staging page that the evictor has not given up yet; it frees the slot |
 //! | stored | 1.. | in the engine, at [`Slot::offset`] |
+//! | copy | 0 | resident; what they were when they came back is in the engine still ([`crate::copies`]) |
 //!
-//! `named == 0` and stored does not occur: whoever drops the last name of a stored slot flushes it and frees it.
+//! `named == 0` and stored does not occur: whoever drops the last name of a stored slot flushes it and frees it, or makes
+//! it a copy. One that was a copy and is staged again keeps its digest until it is stored: the engine may still hold what it
+//! was before, which is right if the page has not changed, and to be flushed if the slot is freed.
 
 use std::collections::HashMap;
+
+use tmem_agent::digest::Digest;
 
 use crate::space::SpaceId;
 
@@ -22,6 +27,9 @@ use crate::space::SpaceId;
 pub(crate) struct Slot(pub(crate) u32);
 
 impl Slot {
+    /// Numbers are less: a page table has one bit besides.
+    pub(crate) const END: u32 = 1 << 31;
+
     /// Where its bytes are in the store's object.
     pub(crate) const fn offset(self) -> u64 {
         self.0 as u64 * 4096
@@ -49,8 +57,20 @@ pub(crate) enum Dropped {
     Flush,
 }
 
+/// What is to be done with a slot that is not staged any more, and not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Unstaged {
+    /// Nothing: it is free.
+    Freed,
+    /// The store may hold a block of it: flush it, then [`Slots::free`] it.
+    Flush,
+}
+
 /// Set in a slot's word while it is staged or abandoned; the rest counts names.
 const STAGED: u32 = 1 << 31;
+/// The word of a copy.
+const COPY: u32 = 1 << 30;
 
 /// All slots.
 #[derive(Debug, Default)]
@@ -62,10 +82,14 @@ pub(crate) struct Slots {
     /// Where the search for a free one goes on.
     cursor: usize,
     staged: HashMap<Slot, (SpaceId, Staged)>,
+    /// What the store holds of copies, and of staged slots that were copies.
+    digests: HashMap<Slot, Digest>,
     /// Slots that are not free.
     used: usize,
     /// Slots in the state stored.
     stored: usize,
+    /// Slots in the state copy.
+    copies: usize,
 }
 
 impl Slots {
@@ -76,6 +100,44 @@ impl Slots {
         self.words[slot.0 as usize] = STAGED | 1;
         self.staged.insert(slot, (space, at));
         slot
+    }
+
+    /// Stages a copy again, with one name.
+    pub(crate) fn stage_copy(&mut self, slot: Slot, space: SpaceId, at: Staged) {
+        self.end_copy(slot, STAGED | 1);
+        self.staged.insert(slot, (space, at));
+    }
+
+    /// Makes a stored slot a copy of which the last name was just dropped. `digest` is that of its bytes.
+    pub(crate) fn make_copy(&mut self, slot: Slot, digest: Digest) {
+        let word = &mut self.words[slot.0 as usize];
+        assert_eq!(*word, 0, "{slot:?} is in use");
+        *word = COPY;
+        self.digests.insert(slot, digest);
+        self.stored -= 1;
+        self.copies += 1;
+    }
+
+    /// Gives a copy up: flush it, then [`Self::free`] it.
+    pub(crate) fn discard_copy(&mut self, slot: Slot) {
+        self.end_copy(slot, 0);
+        self.digests.remove(&slot);
+    }
+
+    fn end_copy(&mut self, slot: Slot, then: u32) {
+        let word = core::mem::replace(&mut self.words[slot.0 as usize], then);
+        assert_eq!(word, COPY, "{slot:?} is no copy");
+        self.copies -= 1;
+    }
+
+    /// What the store holds of a staged slot, if that is known.
+    pub(crate) fn digest(&self, slot: Slot) -> Option<Digest> {
+        self.digests.get(&slot).copied()
+    }
+
+    /// What the store holds of a staged slot is out of date.
+    pub(crate) fn set_changed(&mut self, slot: Slot) {
+        self.digests.remove(&slot);
     }
 
     fn take_free(&mut self) -> Slot {
@@ -91,7 +153,9 @@ impl Slots {
         let bit = self.free[word].trailing_zeros();
         self.free[word] &= !(1 << bit);
         self.used += 1;
-        Slot(u32::try_from(word * 64).unwrap_or(u32::MAX) + bit)
+        let number = u32::try_from(word * 64).unwrap_or(u32::MAX) + bit;
+        assert!(number < Slot::END, "8 TiB are evicted at most");
+        Slot(number)
     }
 
     /// Where a named slot's bytes are.
@@ -132,21 +196,26 @@ impl Slots {
         assert!(*word & STAGED != 0, "{slot:?} is not staged");
         *word &= !STAGED;
         self.staged.remove(&slot);
+        self.digests.remove(&slot);
         let named = *word > 0;
         self.stored += usize::from(named);
         named
     }
 
     /// A staged slot whose page never came, or has gone back.
-    pub(crate) fn unstage(&mut self, slot: Slot) {
+    pub(crate) fn unstage(&mut self, slot: Slot) -> Unstaged {
         assert!(self.words[slot.0 as usize] & STAGED != 0, "{slot:?} is not staged");
         assert_eq!(self.names(slot), 0, "{slot:?} is named");
         self.staged.remove(&slot);
         self.words[slot.0 as usize] = 0;
+        if self.digests.remove(&slot).is_some() {
+            return Unstaged::Flush;
+        }
         self.put_free(slot);
+        Unstaged::Freed
     }
 
-    /// Frees a slot that was stored, was named no more, and has been flushed.
+    /// Frees a slot that is named no more, and has been flushed.
     pub(crate) fn free(&mut self, slot: Slot, was: Freed) {
         assert_eq!(self.words[slot.0 as usize], 0, "{slot:?} is in use");
         self.stored -= usize::from(was == Freed::Stored);
@@ -166,6 +235,11 @@ impl Slots {
         self.stored
     }
 
+    /// Slots whose pages are resident and whose blocks the store still holds.
+    pub(crate) fn copies(&self) -> usize {
+        self.copies
+    }
+
     /// Slots in use, staged ones among them.
     #[cfg(test)]
     pub(crate) fn used(&self) -> usize {
@@ -178,8 +252,8 @@ impl Slots {
 pub(crate) enum Freed {
     /// It was counted as stored.
     Stored,
-    /// [`Slots::store`] found it without names: it never was.
-    Unnamed,
+    /// It was not: [`Slots::store`] found it without names, it was unstaged, or it was a copy.
+    Other,
 }
 
 #[cfg(test)]
@@ -211,6 +285,51 @@ mod tests {
         assert_eq!(slots.stage(SPACE, Staged(0)), slot);
     }
 
+    /// A slot that was evicted, came back, and is a copy.
+    fn copy(slots: &mut Slots) -> Slot {
+        let slot = slots.stage(SPACE, Staged(7));
+        assert!(slots.store(slot));
+        assert_eq!(slots.drop_name(slot), Dropped::Flush);
+        slots.make_copy(slot, [1, 2]);
+        assert_eq!((slots.stored(), slots.copies()), (0, 1));
+        slot
+    }
+
+    #[test]
+    fn a_copy_that_is_staged_again_is_known_until_it_is_stored_or_has_changed() {
+        let mut slots = Slots::default();
+        let slot = copy(&mut slots);
+        slots.stage_copy(slot, SPACE, Staged(8));
+        assert_eq!(slots.place(slot), Place::Staged(SPACE, Staged(8)));
+        assert_eq!((slots.copies(), slots.digest(slot)), (0, Some([1, 2])));
+        assert!(slots.store(slot));
+        assert_eq!((slots.place(slot), slots.stored(), slots.digest(slot)), (Place::Stored, 1, None));
+        let mut slots = Slots::default();
+        let changed = copy(&mut slots);
+        slots.stage_copy(changed, SPACE, Staged(9));
+        slots.set_changed(changed);
+        assert_eq!(slots.digest(changed), None);
+    }
+
+    #[test]
+    fn what_the_store_may_hold_of_a_slot_is_flushed_before_it_is_free() {
+        let mut slots = Slots::default();
+        let slot = copy(&mut slots);
+        slots.discard_copy(slot);
+        slots.free(slot, Freed::Other);
+        assert_eq!((slots.used(), slots.copies()), (0, 0));
+        let slot = copy(&mut slots);
+        slots.stage_copy(slot, SPACE, Staged(8));
+        assert_eq!(slots.drop_name(slot), Dropped::Nothing);
+        assert_eq!(slots.unstage(slot), Unstaged::Flush);
+        assert_eq!(slots.used(), 1);
+        slots.free(slot, Freed::Other);
+        let new = slots.stage(SPACE, Staged(9));
+        assert_eq!(slots.drop_name(new), Dropped::Nothing);
+        assert_eq!(slots.unstage(new), Unstaged::Freed);
+        assert_eq!((slots.used(), slots.stored()), (0, 0));
+    }
+
     #[test]
     fn a_staged_slot_that_lost_its_names_is_freed_by_the_evictor() {
         let mut slots = Slots::default();
@@ -218,7 +337,7 @@ mod tests {
         assert_eq!(slots.drop_name(slot), Dropped::Nothing);
         assert_eq!(slots.names(slot), 0);
         assert!(!slots.store(slot));
-        slots.free(slot, Freed::Unnamed);
+        slots.free(slot, Freed::Other);
         assert_eq!((slots.used(), slots.stored()), (0, 0));
     }
 }

@@ -176,13 +176,15 @@ impl Watch {
         let given = resident + store_used;
         // What was given meanwhile stays taken, however long all of this took.
         self.core.add_room(limit.cast_signed() - given.cast_signed() - room);
-        let stored = lock(&self.core.slots).stored() as u64 * PAGE_BYTES;
+        let slots = lock(&self.core.slots);
+        let (stored, copies) = (slots.stored() as u64 * PAGE_BYTES, slots.copies() as u64 * PAGE_BYTES);
+        drop(slots);
         let counters = &self.core.counters;
         counters.resident_now.set(resident);
         counters.resident_peak.raise(resident);
         if stored > counters.stored_peak.get() {
             counters.stored_peak.set(stored);
-            counters.density.set(stored * 1000 / store_used);
+            counters.density.set((stored + copies) * 1000 / store_used);
         }
         counters.store_peak.raise(store_used);
         counters.given_peak.raise(given);

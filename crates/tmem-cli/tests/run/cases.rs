@@ -15,8 +15,19 @@ const LIMIT: &str = "64M";
 const NEW_STACKS: u64 = 300 * (64 << 10);
 
 /// Cases that tests of other modules run.
-const ELSEWHERE: &[&str] =
-    &["arguments", "exit", "die", "orphan", "daemon", "noise", "hold", "torture", "huge-walk", "discard-staged"];
+const ELSEWHERE: &[&str] = &[
+    "arguments",
+    "exit",
+    "die",
+    "orphan",
+    "daemon",
+    "noise",
+    "hold",
+    "torture",
+    "huge-walk",
+    "discard-staged",
+    "walk",
+];
 
 /// Runs a case; the report is checked by `check`.
 #[track_caller]

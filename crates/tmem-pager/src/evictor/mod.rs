@@ -12,6 +12,7 @@
 //!
 //! If a whole round frees nothing and the limit is passed, the store is made denser ([`press`]), or it is [`crate::full`].
 
+mod encode;
 mod family;
 mod files;
 mod gather;
@@ -22,19 +23,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tmem::{Content, LentBlock, Loan, Room};
-use tmem_agent::protocol::{
-    BUSY, CANCELLED, ENCODE, FILLED, FREE, GONE, HUGE_BYTES, MOVE_OUT, MOVE_RANGE, PAGE_BYTES, TOUCH, decoded,
-};
+use tmem::Loan;
+use tmem_agent::protocol::{BUSY, CANCELLED, FREE, GONE, HUGE_BYTES, MOVE_OUT, MOVE_RANGE, PAGE_BYTES, TOUCH};
 use tmem_sys::PageRun;
 
 use self::gather::{Chosen, may_take, pages_of_chunk};
-use crate::core::{Core, OBJECT};
+use crate::core::Core;
 use crate::full;
 use crate::hands::{AgentDied, Hands, Order, Ticket};
 use crate::page_table::REFUSED;
 use crate::robust;
-use crate::slots::{Dropped, Freed, Slot, Staged};
+use crate::slots::{Dropped, Freed, Slot, Staged, Unstaged};
 use crate::space::{Flight, FlightKind, Space, State};
 use crate::units::{CHUNK_PAGES, Page};
 use crate::{lock, write};
@@ -51,8 +50,6 @@ const COPIES: usize = 128;
 const MOST_GIVEN: usize = 2;
 /// Turns of an address space in a row, so that its agent is kept at work.
 const TURNS: u32 = 64;
-/// Room in a segment that an order to encode starts with, at least.
-const LEAST_ROOM: usize = 32 << 10;
 /// Addresses that one look for candidates goes over.
 const LOOK_BYTES: u64 = 64 << 20;
 /// Address spaces smaller than this are left alone.
@@ -131,6 +128,7 @@ impl Evictor {
                 self.retire();
             }
             self.store_awaited();
+            self.discard_copies(|state| state.pages.take_let_go());
             if self.core.room() >= self.core.low_room() {
                 self.full.recovered(&self.core);
                 self.barren = None;
@@ -150,7 +148,9 @@ impl Evictor {
             }
             let barren = self.barren.get_or_insert_with(Instant::now).elapsed();
             self.desperate |= barren > DESPERATE;
-            if self.core.must_wait() && self.press(barren) {
+            let freed = self.core.must_wait()
+                && (self.desperate && self.discard_copies(|state| state.pages.take_copies()) || self.press(barren));
+            if freed {
                 self.barren = None;
                 continue;
             }
@@ -163,6 +163,15 @@ impl Evictor {
                 self.core.sleep(Duration::from_millis(2));
             }
         }
+    }
+
+    /// Gives copies up. Returns whether there were any.
+    fn discard_copies(&self, take: impl Fn(&mut State) -> Vec<Slot>) -> bool {
+        let taken = |space: &Arc<Space>| take(&mut lock(&space.state));
+        let copies: Vec<Slot> = self.core.spaces().iter().flat_map(taken).collect();
+        let any = !copies.is_empty();
+        self.core.discard(copies);
+        any
     }
 
     /// One turn: every address space is tried, the one that gave least for its size first, until one makes progress.
@@ -202,6 +211,7 @@ impl Evictor {
         let encodes = line.given.iter().any(|given| matches!(given, Given::Encode(..)));
         let frees = line.given.iter().any(|given| matches!(given, Given::Free(..)));
         let quarantine = usize::try_from(self.core.limit() / PAGE_BYTES / 64).unwrap_or(0).min(CHUNK_PAGES * 8);
+        self.core.copies.judge(&self.core);
         let (waiting, moving, room, garbage) = {
             let mut state = lock(&space.state);
             let moving = state.flight.as_ref().map_or(0, |flight| flight.pages.len());
@@ -286,7 +296,7 @@ impl Evictor {
         drop(write(&space.reading));
         lock(&space.state).staging.set_freeing(at);
         let args = [hands.staged(at), HUGE_BYTES, 0, 0];
-        let ticket = hands.give(&Order { op: FREE, epoch: 0, args, pages: &[] });
+        let ticket = hands.give(&Order { op: FREE, epoch: 0, args, pages: &[], known: &[] });
         self.give(Given::Free(ticket, at))
     }
 
@@ -335,7 +345,7 @@ impl Evictor {
         }
         if !own.is_empty() {
             assert!(self.is_idle(), "the results of a command would be overwritten");
-            let ticket = hands.give(&Order { op: TOUCH, epoch: 0, args: [0; 4], pages: &own });
+            let ticket = hands.give(&Order { op: TOUCH, epoch: 0, args: [0; 4], pages: &own, known: &[] });
             hands.wait(ticket)?;
         }
         *pages = own.into_iter().map(Page::of).collect();
@@ -353,7 +363,7 @@ impl Evictor {
         let addresses: Vec<u64> = pages.iter().map(|page| page.address()).collect();
         let pages = self.give_slots(state, space, first, pages.into_iter());
         let args = [hands.staged(first), 0, 0, 0];
-        let ticket = hands.give(&Order { op: MOVE_OUT, epoch: hands.epoch(), args, pages: &addresses });
+        let ticket = hands.give(&Order { op: MOVE_OUT, epoch: hands.epoch(), args, pages: &addresses, known: &[] });
         state.flight = Some(Flight { ticket, first, pages, kind: FlightKind::Pages });
         true
     }
@@ -366,7 +376,7 @@ impl Evictor {
         let pages = self.give_slots(state, space, first, pages_of_chunk(chunk));
         state.pages.set_whole(chunk);
         let args = [hands.staged(first), chunk * HUGE_BYTES, HUGE_BYTES, 0];
-        let ticket = hands.give(&Order { op: MOVE_RANGE, epoch: hands.epoch(), args, pages: &[] });
+        let ticket = hands.give(&Order { op: MOVE_RANGE, epoch: hands.epoch(), args, pages: &[], known: &[] });
         state.flight = Some(Flight { ticket, first, pages, kind: FlightKind::Whole });
         true
     }
@@ -382,7 +392,8 @@ impl Evictor {
         let mut slots = lock(&self.core.slots);
         let mut given = Vec::new();
         for (at, page) in (first.0..).map(Staged).zip(pages) {
-            let slot = slots.stage(space.id, at);
+            let copy = state.pages.take_copy(page).inspect(|slot| slots.stage_copy(*slot, space.id, at));
+            let slot = copy.unwrap_or_else(|| slots.stage(space.id, at));
             state.pages.set(page, slot);
             given.push((page, slot));
         }
@@ -398,7 +409,7 @@ impl Evictor {
         let mut state = lock(&space.state);
         let Some(flight) = state.flight.take() else { return Ok(Vec::new()) };
         let counters = &self.core.counters;
-        let mut moved = Vec::new();
+        let (mut moved, mut dead) = (Vec::new(), Vec::new());
         for (index, (page, slot)) in flight.pages.iter().enumerate() {
             let at = Staged(flight.first.0 + u32::try_from(index).unwrap_or(u32::MAX));
             if flight.moved(hands, index) {
@@ -422,16 +433,18 @@ impl Evictor {
             if !matches!(result, GONE | CANCELLED) {
                 state.pages.keep(*page..page.next(), REFUSED);
             }
-            self.take_back(&mut state, *page, *slot);
+            dead.extend(self.take_back(&mut state, *page, *slot));
             state.staging.vacate(at);
         }
+        drop(state);
+        self.core.flush(dead, Freed::Other);
         // Relaxed: this thread's own.
         space.taken.fetch_add(u32::try_from(moved.len()).unwrap_or(0), Ordering::Relaxed);
         Ok(moved)
     }
 
-    /// A page has not left: its slot is none.
-    fn take_back(&self, state: &mut State, page: Page, slot: Slot) {
+    /// A page has not left: its slot is none. Returns that, if it is to be flushed and freed.
+    fn take_back(&self, state: &mut State, page: Page, slot: Slot) -> Option<Slot> {
         let mut slots = lock(&self.core.slots);
         if slots.names(slot) > 0 {
             if state.pages.slot(page) == Some(slot) {
@@ -442,109 +455,7 @@ impl Evictor {
             }
             assert!(slots.drop_name(slot) == Dropped::Nothing, "a staged slot is freed by the evictor");
         }
-        slots.unstage(slot);
-    }
-
-    // --- encoding
-
-    /// Has the oldest pages of the quarantine encoded.
-    fn encode(&mut self, space: &Arc<Space>, hands: &Hands, most: usize) -> Result<Turn, AgentDied> {
-        let oldest = lock(&space.state).staging.oldest(most);
-        let pages = self.still_named(space, oldest);
-        if pages.is_empty() {
-            return Ok(Turn::Progress);
-        }
-        let Ok(room) = self.loan.room(LEAST_ROOM) else {
-            lock(&space.state).staging.put_back(&pages);
-            return Ok(Turn::Full);
-        };
-        let ticket = self.order_encoding(hands, &pages, &room)?;
-        Ok(self.give(Given::Encode(ticket, pages)))
-    }
-
-    /// Has all that waits in staging encoded where a fault waits for that.
-    fn store_awaited(&mut self) {
-        for space in self.core.spaces() {
-            // Relaxed: a server sets it, and asks again.
-            let Some(hands) = space.hands.get().filter(|_| space.awaited.swap(false, Ordering::Relaxed)) else {
-                continue;
-            };
-            self.settle();
-            if self.drain(&space, hands) == Err(AgentDied) {
-                self.give_up(&space);
-            }
-            self.line = None;
-            space.feed();
-        }
-    }
-
-    /// Drops the pages that nobody wants any more.
-    fn still_named(&self, space: &Space, pages: Vec<(Staged, Slot)>) -> Vec<(Staged, Slot)> {
-        let mut state = lock(&space.state);
-        let mut slots = lock(&self.core.slots);
-        let (named, abandoned): (Vec<_>, Vec<_>) = pages.into_iter().partition(|(_, slot)| slots.names(*slot) > 0);
-        for (at, slot) in abandoned {
-            slots.unstage(slot);
-            state.staging.vacate(at);
-        }
-        named
-    }
-
-    fn order_encoding(&self, hands: &Hands, pages: &[(Staged, Slot)], room: &Room) -> Result<Ticket, AgentDied> {
-        let region = self.core.store.region(room.region).ok_or(AgentDied)?;
-        hands.tell_region(room.region, region)?;
-        let addresses: Vec<u64> = pages.iter().map(|(at, _)| hands.staged(*at)).collect();
-        let args = [u64::from(room.region), room.offset_bytes, room.len as u64, self.core.policy_now() as u64];
-        Ok(hands.give(&Order { op: ENCODE, epoch: 0, args, pages: &addresses }))
-    }
-
-    /// Enters what was encoded into the store.
-    fn enter(
-        &mut self,
-        space: &Space,
-        hands: &Hands,
-        ticket: Ticket,
-        pages: &[(Staged, Slot)],
-    ) -> Result<Turn, AgentDied> {
-        let command = hands.wait(ticket)?;
-        // Relaxed, all: the command is done.
-        let done = (command.progress.load(Ordering::Relaxed) as usize).min(pages.len());
-        let content = |index: usize| {
-            let result = command.results[index].load(Ordering::Relaxed); // as above
-            if result == FILLED {
-                return Content::Filled(command.extra[index].load(Ordering::Relaxed)); // as above
-            }
-            let (codec, bytes) = decoded(result);
-            Content::Encoded { codec, bytes }
-        };
-        let block = |(index, (_, slot)): (usize, &(Staged, Slot))| {
-            let granule = u64::from(slot.0);
-            LentBlock { object: OBJECT.into(), granule, content: content(index) }
-        };
-        let blocks: Vec<LentBlock> = pages[..done].iter().enumerate().map(block).collect();
-        let (entered, stopped) = self.loan.enter(&blocks);
-        let (done, left) = pages.split_at(entered);
-        self.make_stored(space, done);
-        lock(&space.state).staging.put_back(left);
-        self.core.counters.evicted_pages.add(entered as u64);
-        let stuck = entered == 0 && (stopped.is_some() || blocks.is_empty());
-        Ok(if stuck { Turn::Full } else { Turn::Progress })
-    }
-
-    /// The store has these now: their staging pages are garbage.
-    fn make_stored(&self, space: &Space, pages: &[(Staged, Slot)]) {
-        let mut dead = Vec::new();
-        let mut state = lock(&space.state);
-        let mut slots = lock(&self.core.slots);
-        for (at, slot) in pages {
-            if !slots.store(*slot) {
-                dead.push(*slot);
-            }
-            state.staging.vacate(*at);
-        }
-        drop(slots);
-        drop(state);
-        self.core.flush(dead, Freed::Unnamed);
+        (slots.unstage(slot) == Unstaged::Flush).then_some(slot)
     }
 
     // --- ends
@@ -577,20 +488,10 @@ impl Evictor {
         let mut state = lock(&space.state);
         state.pages.forget(Page(0)..Page(u64::MAX / PAGE_BYTES), |_, slot| dropped.push(slot));
         let dead = self.core.unname(&dropped);
+        let copies = state.pages.take_let_go();
         drop(state);
         self.core.flush(dead, Freed::Stored);
-    }
-
-    /// Encodes what is staged and still named.
-    fn drain(&mut self, space: &Arc<Space>, hands: &Hands) -> Result<Turn, AgentDied> {
-        self.line = Some(Line { space: Arc::clone(space), given: VecDeque::new(), turns: 0 });
-        while lock(&space.state).staging.waiting() > 0 {
-            let turn = self.encode(space, hands, CHUNK_PAGES)?;
-            if turn == Turn::Full || self.deal_with_oldest()? == Turn::Full {
-                return Ok(Turn::Full);
-            }
-        }
-        Ok(Turn::Nothing)
+        self.core.discard(copies);
     }
 }
 

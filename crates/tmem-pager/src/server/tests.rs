@@ -1,6 +1,7 @@
 //! Servers of this process's own memory.
 
 use super::*;
+use crate::monitor::key;
 use crate::options::{OnFull, Options};
 use crate::slots::Staged;
 use crate::space::SpaceId;
@@ -31,7 +32,7 @@ impl Served {
         let client = store.client(ClientOptions::named("test"));
         let pool = client.create_pool(PoolOptions::persistent()).unwrap();
         let options = Options { limit_bytes: LIMIT, policy: Policy::Fast, on_full: OnFull::Stop };
-        let core = Arc::new(Core::new(&options, (store, client, pool), None));
+        let core = Arc::new(Core::new(&options, (store, client, pool), None, key().unwrap()));
         let memory: &Reservation = Box::leak(Box::new(Reservation::new(2 << 20).unwrap()));
         memory.commit_private(0..memory.len(), Pages::Small).unwrap();
         let start = memory.base().expose_provenance().get() as u64;

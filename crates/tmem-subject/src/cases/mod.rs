@@ -29,6 +29,7 @@ pub(crate) const CASES: &[(&str, Case)] = &[
     ("fill-random", plain::fill_random),
     ("fill-reverse", plain::fill_reverse),
     ("rewrite", plain::rewrite),
+    ("walk", plain::walk),
     ("zero-pages", plain::zero_pages),
     ("deep-recursion", plain::deep_recursion),
     ("heap", plain::heap),

@@ -37,6 +37,27 @@ fn in_order(options: &Options, order: impl Fn(&mut Random, usize) -> Vec<usize>)
     region.check_all()
 }
 
+/// First to last, again and again; each time every `count`-th page is written after it was read, another one each time, and
+/// a few are discarded.
+pub(crate) fn walk(options: &Options) -> u64 {
+    const DISCARDED: usize = 16;
+    let mut region = Region::filled(options.mib, options.seed);
+    let mut digest = 0;
+    for time in 0..options.times {
+        for index in region.all() {
+            digest ^= region.check(index)[0];
+            if (index + time) % options.count == 0 {
+                region.write(index);
+            }
+        }
+        let discarded = region.pages() / (time + 2)..region.pages() / (time + 2) + DISCARDED;
+        let advised = sys::advise(region.address(discarded.start), DISCARDED * PAGE, libc::MADV_DONTNEED);
+        sys::demand(advised, "madvise(MADV_DONTNEED)");
+        region.zeroed(discarded);
+    }
+    digest ^ region.check_all()
+}
+
 /// Some pages are written again while evicted, others are not: the last version counts.
 pub(crate) fn rewrite(options: &Options) -> u64 {
     let mut random = Random::new(options.seed);
