@@ -40,6 +40,11 @@ const BENCH: &[&str] = &[
 /// Steps that run the release build of `tmem`.
 pub(crate) fn steps(steps: &mut Steps) {
     steps.step("release build", || run(cargo().args(["build", "--quiet", "--release", "--package", "tmem-cli"])));
+    // What without optimisation is too slow for a part of it.
+    steps.step("huge pages, as released", || {
+        let test = ["test", "--release", "--package", "tmem-cli", "--test", "run", "huge", "--", "--test-threads=1"];
+        run(cargo().args(test))
+    });
     steps.step("pages of live programs", quick_pages);
     steps.step("tmem estimate, files", || {
         let pages = some_pages()?.display().to_string();

@@ -55,8 +55,8 @@ struct Sent {
     regions: u64,
 }
 
-/// What a command says; `pages` may be empty.
-#[derive(Debug)]
+/// What a command says; what an op does not use is left as it is by default.
+#[derive(Debug, Default)]
 pub(crate) struct Order<'a> {
     pub(crate) op: u32,
     pub(crate) epoch: u32,
@@ -164,7 +164,7 @@ impl Hands {
 
     /// Has the landing area mapped anew. False: the agent had not begun `soon`.
     pub(crate) fn renew(&self, soon: Duration) -> Result<bool, AgentDied> {
-        self.ask(&Order { op: RENEW, epoch: 0, args: [0; 4], pages: &[], known: &[] });
+        self.ask(&Order { op: RENEW, ..Order::default() });
         Ok(self.await_decoded(soon)? && self.await_done()? == MOVED)
     }
 

@@ -151,9 +151,12 @@ impl Monitor {
 /// What pages' digests are made with: random words.
 pub(crate) fn key() -> std::io::Result<Box<Key>> {
     let key: Box<Key> = Box::new([const { AtomicU64::new(0) }; KEY_WORDS]);
-    for word in &*key {
-        let random = u64::from_le_bytes(tmem_sys::random_bytes()?);
-        word.store(random, Ordering::Relaxed); // Relaxed: whoever starts threads publishes it
+    // As many bytes as the kernel gives at once.
+    for words in key.chunks_exact(32) {
+        let random: [u8; 256] = tmem_sys::random_bytes()?;
+        for (word, bytes) in words.iter().zip(random.as_chunks::<8>().0) {
+            word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed); // Relaxed: whoever starts threads publishes it
+        }
     }
     Ok(key)
 }

@@ -234,7 +234,7 @@ fn have_landed(core: &Core, hands: &Hands, slots: &[Slot], (to, epoch): (u64, u3
             }
             tell_regions(core, hands, located)?;
             let pages: Vec<u64> = words.into_iter().flatten().collect();
-            hands.ask(&Order { op: DECODE, epoch, args: [to, 0, 0, 0], pages: &pages, known: &[] });
+            hands.ask(&Order { op: DECODE, epoch, args: [to, 0, 0, 0], pages: &pages, ..Order::default() });
             Ok(if hands.await_decoded(SOON)? { Asked::Answered } else { Asked::Busy })
         });
         match asked {

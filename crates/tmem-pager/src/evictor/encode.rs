@@ -76,7 +76,7 @@ impl Evictor {
             pages.iter().map(|(_, slot)| slots.digest(*slot).unwrap_or(UNKNOWN)).collect()
         };
         let args = [u64::from(room.region), room.offset_bytes, room.len as u64, self.core.policy_now() as u64];
-        Ok(hands.give(&Order { op: ENCODE, epoch: 0, args, pages: &addresses, known: &known }))
+        Ok(hands.give(&Order { op: ENCODE, args, pages: &addresses, known: &known, ..Order::default() }))
     }
 
     /// Enters what was encoded into the store.

@@ -296,7 +296,7 @@ impl Evictor {
         drop(write(&space.reading));
         lock(&space.state).staging.set_freeing(at);
         let args = [hands.staged(at), HUGE_BYTES, 0, 0];
-        let ticket = hands.give(&Order { op: FREE, epoch: 0, args, pages: &[], known: &[] });
+        let ticket = hands.give(&Order { op: FREE, args, ..Order::default() });
         self.give(Given::Free(ticket, at))
     }
 
@@ -345,7 +345,7 @@ impl Evictor {
         }
         if !own.is_empty() {
             assert!(self.is_idle(), "the results of a command would be overwritten");
-            let ticket = hands.give(&Order { op: TOUCH, epoch: 0, args: [0; 4], pages: &own, known: &[] });
+            let ticket = hands.give(&Order { op: TOUCH, pages: &own, ..Order::default() });
             hands.wait(ticket)?;
         }
         *pages = own.into_iter().map(Page::of).collect();
@@ -363,7 +363,8 @@ impl Evictor {
         let addresses: Vec<u64> = pages.iter().map(|page| page.address()).collect();
         let pages = self.give_slots(state, space, first, pages.into_iter());
         let args = [hands.staged(first), 0, 0, 0];
-        let ticket = hands.give(&Order { op: MOVE_OUT, epoch: hands.epoch(), args, pages: &addresses, known: &[] });
+        let ticket =
+            hands.give(&Order { op: MOVE_OUT, epoch: hands.epoch(), args, pages: &addresses, ..Order::default() });
         state.flight = Some(Flight { ticket, first, pages, kind: FlightKind::Pages });
         true
     }
@@ -376,7 +377,7 @@ impl Evictor {
         let pages = self.give_slots(state, space, first, pages_of_chunk(chunk));
         state.pages.set_whole(chunk);
         let args = [hands.staged(first), chunk * HUGE_BYTES, HUGE_BYTES, 0];
-        let ticket = hands.give(&Order { op: MOVE_RANGE, epoch: hands.epoch(), args, pages: &[], known: &[] });
+        let ticket = hands.give(&Order { op: MOVE_RANGE, epoch: hands.epoch(), args, ..Order::default() });
         state.flight = Some(Flight { ticket, first, pages, kind: FlightKind::Whole });
         true
     }
