@@ -23,6 +23,7 @@ use tmem_agent::digest::{Digest, digest};
 use tmem_agent::protocol::PAGE_BYTES;
 use tmem_sys::{CpuOf, Event, Userfaultfd, Wake};
 
+use crate::copies;
 use crate::core::Core;
 use crate::events::{LATE, Means, Read, await_events, read_events};
 use crate::hands::Hands;
@@ -420,9 +421,11 @@ impl Server {
         dropped.push(slot);
         state.pages.set_recent(fault.page);
         self.core.add_room(-PAGE_BYTES.cast_signed());
-        let Some(followed) = state.streams.follow(fault.page) else { return Ok(fault.page) };
-        self.note_copy(fault.page, slot, 0);
-        Ok(self.restore_ahead(state, fault.page, followed, dropped))
+        let followed = state.streams.follow(fault.page);
+        if followed.is_some() || copies::OF_ALL {
+            self.note_copy(fault.page, slot, 0);
+        }
+        Ok(followed.map_or(fault.page, |followed| self.restore_ahead(state, fault.page, followed, dropped)))
     }
 
     /// The pages of a sequence after one that was restored, if they are stored too. Returns the last of them.
