@@ -67,10 +67,12 @@ pub(crate) enum Unstaged {
     Flush,
 }
 
-/// Set in a slot's word while it is staged or abandoned; the rest counts names.
+/// Set in a slot's word while it is staged or abandoned.
 const STAGED: u32 = 1 << 31;
 /// The word of a copy.
 const COPY: u32 = 1 << 30;
+/// The rest of a word: how often the slot is named.
+const NAMES: u32 = COPY - 1;
 
 /// All slots.
 #[derive(Debug, Default)]
@@ -161,7 +163,7 @@ impl Slots {
     /// Where a named slot's bytes are.
     pub(crate) fn place(&self, slot: Slot) -> Place {
         let word = self.words[slot.0 as usize];
-        assert!(word & !STAGED > 0, "{slot:?} is not named");
+        assert!(word & NAMES > 0, "{slot:?} is not named");
         if word & STAGED == 0 {
             return Place::Stored;
         }
@@ -172,21 +174,21 @@ impl Slots {
     /// Gives a slot one more name.
     pub(crate) fn share(&mut self, slot: Slot) {
         let word = &mut self.words[slot.0 as usize];
-        assert!(*word & !STAGED > 0, "{slot:?} is not named");
+        assert!(*word & NAMES > 0, "{slot:?} is not named");
         *word += 1;
     }
 
     /// Takes a name from a slot.
     pub(crate) fn drop_name(&mut self, slot: Slot) -> Dropped {
         let word = &mut self.words[slot.0 as usize];
-        assert!(*word & !STAGED > 0, "{slot:?} is not named");
+        assert!(*word & NAMES > 0, "{slot:?} is not named");
         *word -= 1;
         if *word == 0 { Dropped::Flush } else { Dropped::Nothing }
     }
 
     /// Names of a slot; 0: abandoned.
     pub(crate) fn names(&self, slot: Slot) -> u32 {
-        self.words[slot.0 as usize] & !STAGED
+        self.words[slot.0 as usize] & NAMES
     }
 
     /// A staged slot's bytes are in the store now. Returns false if nobody names it any more: flush it, then
