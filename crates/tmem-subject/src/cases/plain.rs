@@ -42,6 +42,7 @@ fn in_order(options: &Options, order: impl Fn(&mut Random, usize) -> Vec<usize>)
 pub(crate) fn walk(options: &Options) -> u64 {
     const DISCARDED: usize = 16;
     let mut region = Region::filled(options.mib, options.seed);
+    Pressure::new(options).await_eviction(&region, region.pages() / 4);
     let mut digest = 0;
     for time in 0..options.times {
         for index in region.all() {
