@@ -33,6 +33,7 @@ fn send(raw: &Raw, request: &Request, count: usize) {
 fn more_descriptors_than_a_packet_may_have_are_refused_and_closed() {
     let serving = Serving::start(&[]);
     let raw = Raw::new(&serving, "generous");
+    // At the most: what welcomed us may hold one for a moment longer.
     let before = open(&serving);
     for request in [Request::Register { region: 1 }, Request::Stat] {
         for count in [2, 4, 5, 6, 64, MOST] {
@@ -40,7 +41,8 @@ fn more_descriptors_than_a_packet_may_have_are_refused_and_closed() {
             let (Reply::Failed { message }, _) = raw.hear() else { panic!("{count} descriptors are taken") };
             let too_many = "at most 4096 bytes and one descriptor";
             assert_eq!(message.contains(too_many), count > 4, "{count}: {message}");
-            assert_eq!(open(&serving), before, "{count} descriptors with {request:?} are not closed");
+            let now = open(&serving);
+            assert!(now <= before, "{count} descriptors with {request:?} are not closed: {now} of {before} are open");
         }
     }
     assert!(matches!(raw.ask(&Request::Stat).0, Reply::Stat));
@@ -58,7 +60,7 @@ fn more_descriptors_than_a_packet_may_have_are_refused_and_closed() {
     }
     // One fewer: the connection of the first one.
     let start = Instant::now();
-    while open(&serving) != before - 1 {
+    while open(&serving) > before - 1 {
         assert!(start.elapsed() < PATIENCE, "{} descriptors are open, of {before}", open(&serving));
         std::thread::sleep(Duration::from_millis(1));
     }
