@@ -19,8 +19,8 @@
 //! A copy takes memory in which another page could be resident. For pages that come in order that is no loss: those of a
 //! sequence longer than memory are gone when it comes round again, however many are resident, and while it goes on the
 //! evictor is what it waits for. Pages that come one by one wait for their faults, of which there are more if less is
-//! resident: with copies of them, random touches took 8 % longer (512 MiB in 256), and two threads as long. So only pages
-//! that a sequence has come to ([`crate::streams`]) have copies, while
+//! resident: with copies of them, random touches took a tenth longer (512 MiB in 256), and two threads as long. So only
+//! pages that a sequence has come to ([`crate::streams`]) have copies, while
 //! - evicted pages are twice as many as resident ones, at least: in more memory than that, what is resident counts,
 //! - the store is small enough for it ([`Core::is_ample`]),
 //! - half of them or more turn out to be unchanged. If less do, one in [`SAMPLE`] is made, to notice when that changes.

@@ -71,13 +71,15 @@ impl Monitor {
     #[must_use]
     pub fn live(&self) -> Live {
         let core = &self.core;
-        let stored_bytes = lock(&core.slots).stored() as u64 * PAGE_BYTES;
+        let slots = lock(&core.slots);
+        let (stored_bytes, held_bytes) = (slots.stored() as u64 * PAGE_BYTES, slots.held() as u64 * PAGE_BYTES);
+        drop(slots);
         let store_bytes = core.store.used_bytes() as u64;
         Live {
             resident_bytes: core.counters.resident_now.get(),
             stored_bytes,
             store_bytes,
-            density: ratio(stored_bytes, store_bytes),
+            density: ratio(held_bytes, store_bytes),
             faults: core.counters.faults.get(),
             limit_bytes: core.limit(),
             processes: u32::try_from(core.spaces().len()).unwrap_or(u32::MAX),

@@ -11,7 +11,8 @@ pub struct Live {
     pub stored_bytes: u64,
     /// Memory that the store takes for it.
     pub store_bytes: u64,
-    /// `stored_bytes / store_bytes`; 0 with an empty store.
+    /// Bytes that the store holds, as the programs see them, those of resident pages' copies among them, per byte of
+    /// `store_bytes`; 0 with an empty store.
     pub density: f64,
     /// Faults served since the start.
     pub faults: u64,

@@ -237,9 +237,9 @@ impl Slots {
         self.stored
     }
 
-    /// Slots whose pages are resident and whose blocks the store still holds.
-    pub(crate) fn copies(&self) -> usize {
-        self.copies
+    /// Slots of which the store holds the bytes: stored ones, and copies.
+    pub(crate) fn held(&self) -> usize {
+        self.stored + self.copies
     }
 
     /// Slots in use, staged ones among them.
@@ -293,7 +293,7 @@ mod tests {
         assert!(slots.store(slot));
         assert_eq!(slots.drop_name(slot), Dropped::Flush);
         slots.make_copy(slot, [1, 2]);
-        assert_eq!((slots.stored(), slots.copies()), (0, 1));
+        assert_eq!((slots.stored(), slots.held()), (0, 1));
         slot
     }
 
@@ -303,7 +303,7 @@ mod tests {
         let slot = copy(&mut slots);
         slots.stage_copy(slot, SPACE, Staged(8));
         assert_eq!(slots.place(slot), Place::Staged(SPACE, Staged(8)));
-        assert_eq!((slots.copies(), slots.digest(slot)), (0, Some([1, 2])));
+        assert_eq!((slots.held(), slots.digest(slot)), (0, Some([1, 2])));
         assert!(slots.store(slot));
         assert_eq!((slots.place(slot), slots.stored(), slots.digest(slot)), (Place::Stored, 1, None));
         let mut slots = Slots::default();
@@ -319,7 +319,7 @@ mod tests {
         let slot = copy(&mut slots);
         slots.discard_copy(slot);
         slots.free(slot, Freed::Other);
-        assert_eq!((slots.used(), slots.copies()), (0, 0));
+        assert_eq!((slots.used(), slots.held()), (0, 0));
         let slot = copy(&mut slots);
         slots.stage_copy(slot, SPACE, Staged(8));
         assert_eq!(slots.drop_name(slot), Dropped::Nothing);

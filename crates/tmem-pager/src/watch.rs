@@ -177,14 +177,14 @@ impl Watch {
         // What was given meanwhile stays taken, however long all of this took.
         self.core.add_room(limit.cast_signed() - given.cast_signed() - room);
         let slots = lock(&self.core.slots);
-        let (stored, copies) = (slots.stored() as u64 * PAGE_BYTES, slots.copies() as u64 * PAGE_BYTES);
+        let (stored, held) = (slots.stored() as u64 * PAGE_BYTES, slots.held() as u64 * PAGE_BYTES);
         drop(slots);
         let counters = &self.core.counters;
         counters.resident_now.set(resident);
         counters.resident_peak.raise(resident);
         if stored > counters.stored_peak.get() {
             counters.stored_peak.set(stored);
-            counters.density.set((stored + copies) * 1000 / store_used);
+            counters.density.set(held * 1000 / store_used);
         }
         counters.store_peak.raise(store_used);
         counters.given_peak.raise(given);
