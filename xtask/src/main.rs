@@ -21,6 +21,7 @@ use std::process::ExitCode;
   cargo xtask check            before a commit: a minute
   cargo xtask test             what CI runs
   cargo xtask soak --minutes 60
+  cargo xtask torture --minutes 60
   cargo xtask pages            memory of live programs, for measuring codecs")]
 struct Cli {
     #[command(subcommand)]
@@ -35,6 +36,8 @@ enum Task {
     Test(Test),
     /// Random operations on a store, compared with a model
     Soak(Soak),
+    /// Random maps, moves, protections and forks of a program under `tmem run`, all that it reads compared
+    Torture(Soak),
     /// Every fuzz target for a while
     Fuzz(Fuzz),
     /// Tests of queues under the address sanitizer
@@ -86,6 +89,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test(Test { quick: true }) => tasks::test_quickly(),
         Task::Test(Test { quick: false }) => tasks::test(),
         Task::Soak(soak) => tasks::soak(soak.minutes, soak.seed),
+        Task::Torture(torture) => tasks::torture(torture.minutes, torture.seed),
         Task::Sanitize => tasks::sanitize(),
         Task::Fuzz(fuzz) => tasks::fuzz(fuzz.seconds),
         Task::BenchRun(options) => bench_run::run(&options).map(|()| ExitCode::SUCCESS)?,

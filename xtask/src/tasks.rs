@@ -1,4 +1,4 @@
-//! The tasks made of steps: check, test, soak, fuzz, sanitize.
+//! The tasks made of steps: check, test, soak, torture, fuzz, sanitize.
 
 use crate::steps::{Steps, Verdict};
 use crate::{end_to_end, huge_pages, process, tidy};
@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// No step of a test run takes this long on two cores, the first build included.
 const STEP_LIMIT: Duration = Duration::from_secs(20 * 60);
-/// What a soak may take besides the time asked for: a release build, and the last comparison.
+/// What a soak or torture may take besides the time asked for: a release build, and the last comparison.
 const SOAK_SLACK: Duration = Duration::from_secs(10 * 60);
 /// The soak of a test run.
 const TEST_SOAK: Duration = Duration::from_secs(60);
@@ -45,6 +45,15 @@ pub(crate) fn test() -> ExitCode {
 pub(crate) fn soak(minutes: u64, seed: Option<u64>) -> ExitCode {
     let mut steps = Steps::default();
     steps.step("soak", || run_soak(Duration::from_secs(minutes.saturating_mul(60)), seed));
+    steps.finish()
+}
+
+/// A program that does all it can to its memory, by six threads and their children, while `tmem run` takes it away.
+pub(crate) fn torture(minutes: u64, seed: Option<u64>) -> ExitCode {
+    let mut steps = Steps::default();
+    let packages = ["--package", "tmem-cli", "--package", "tmem-subject"];
+    steps.step("release build", || run(cargo().args(["build", "--quiet", "--release"]).args(packages)));
+    steps.step("torture", || run_torture(Duration::from_secs(minutes.saturating_mul(60)), seed));
     steps.finish()
 }
 
@@ -180,11 +189,21 @@ fn run_soak(time: Duration, seed: Option<u64>) -> Result<Verdict> {
     if !root().join("crates/tmem/examples/soak.rs").exists() {
         return Ok(Verdict::Skipped("crates/tmem/examples/soak.rs is not there yet".into()));
     }
-    // Another seed each time finds more; the command that is printed runs the same one again.
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_secs());
-    let (seconds, seed) = (time.as_secs().to_string(), seed.unwrap_or(now).to_string());
     let arguments = ["run", "--quiet", "--release", "--package", "tmem", "--example", "soak", "--"];
-    run_within(cargo().args(arguments).args(["--seconds", &seconds, "--seed", &seed]), time + SOAK_SLACK)
+    run_within(cargo().args(arguments).args(seeded(time, seed)), time + SOAK_SLACK)
+}
+
+fn run_torture(time: Duration, seed: Option<u64>) -> Result<Verdict> {
+    let mut command = Command::new(target().join("release/tmem"));
+    command.args(["run", "--memory", "48M", "--on-full", "exceed", "--"]).arg(target().join("release/tmem-subject"));
+    command.args(["torture", "--threads", "6", "--mib", "72"]).args(seeded(time, seed));
+    run_within(&mut command, time + SOAK_SLACK)
+}
+
+/// Arguments for random work. Another seed each time finds more; the command that is printed runs the same one again.
+fn seeded(time: Duration, seed: Option<u64>) -> [String; 4] {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_secs());
+    ["--seconds".into(), time.as_secs().to_string(), "--seed".into(), seed.unwrap_or(now).to_string()]
 }
 
 /// A fuzz target: its crate's folder, and its name.
