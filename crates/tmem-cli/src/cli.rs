@@ -97,9 +97,6 @@ Examples:
 
 `tmem stat` shows the numbers of clients and pools.")]
     Client(Client),
-    /// Serve the programs of one `tmem run`, which starts this.
-    #[command(hide = true)]
-    Monitor(Monitor),
     /// Hold the agent's file for a monitor, which starts this.
     #[command(hide = true)]
     Holder,
@@ -139,19 +136,6 @@ pub(crate) struct Run {
     /// The program and its arguments.
     #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM")]
     pub(crate) program: Vec<OsString>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Monitor {
-    /// As of `tmem run`.
-    #[arg(long, value_parser = parse_size)]
-    pub(crate) memory: usize,
-    /// As of `tmem run`.
-    #[arg(long)]
-    pub(crate) policy: Policy,
-    /// As of `tmem run`.
-    #[arg(long)]
-    pub(crate) on_full: OnFull,
 }
 
 #[derive(Debug, Args)]

@@ -23,8 +23,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // These deal with signals in their own ways.
-    let own_signals =
-        matches!(cli.command, Command::Run(_) | Command::Monitor(_) | Command::Holder | Command::Serve(_));
+    let own_signals = matches!(cli.command, Command::Run(_) | Command::Holder | Command::Serve(_));
     let ready = if own_signals { Ok(()) } else { interrupt::install() };
     match ready.and_then(|()| carry_out(&cli)) {
         Ok(code) => code,
@@ -54,7 +53,6 @@ fn carry_out(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Stat(options) => serve::stat::run(options)?,
         Command::Client(options) => serve::client::run(options)?,
         Command::Run(options) => return Ok(run::run(options)),
-        Command::Monitor(options) => return Ok(run::monitor::run(options)),
         Command::Holder => return Ok(run::lent::hold()),
     }
     Ok(ExitCode::SUCCESS)

@@ -132,10 +132,8 @@ fn state(pid: u32) -> Option<char> {
 /// The monitor that a process is under.
 fn monitor_of(front: u32) -> Option<u32> {
     let children = Command::new("pgrep").args(["-P", &front.to_string()]).output().unwrap().stdout;
-    let monitor = |pid: &u32| {
-        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.starts_with("tmem\0monitor")
-    };
+    let monitor =
+        |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "tmem-monitor\n");
     text(&children).lines().filter_map(|pid| pid.parse().ok()).find(monitor)
 }
 
@@ -312,8 +310,11 @@ fn a_daemon_outlives_it_and_no_pipe_is_kept_open() {
         return;
     }
     let scratch = Scratch::new("daemon");
-    let script = "(setsid sleep 30 </dev/null >/dev/null 2>&1 & echo $! >\"$0\"); exec 3>&1; exit 0";
-    let mut command = shell(&["--quiet"], script);
+    let script = "(setsid sleep 30 </dev/null >/dev/null 2>&1 7>&- & echo $! >\"$0\"); exec 3>&1; exit 0";
+    // With one descriptor more, as a pipeline may leave it.
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "exec 7>&1; exec \"$0\" \"$@\"", TMEM]).args(shell(&["--quiet"], script).get_args());
+    command.env_remove("TMEM_AGENT").env_remove("LD_PRELOAD");
     let began = Instant::now();
     // Reads standard output and error to their ends.
     let output = command.arg(scratch.path("pid")).output().unwrap();

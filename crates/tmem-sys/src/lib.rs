@@ -4,8 +4,7 @@
 //!   live in reservations, so that an index turns into an address by one multiplication and never moves.
 //! - [`Memfd`]: a sealed piece of shared memory, which another process can be given.
 //! - [`prefetch`]: a hint, not a system call, but as far below.
-//! - [`without_inherited`], [`duplicate_inherited`]: starting a process that shares no descriptors with us, and taking over
-//!   one that we were started with.
+//! - [`start_copy`]: a process that is a copy of this one. [`duplicate_inherited`]: a descriptor that we were started with.
 //! - [`resident_bytes`]: what the kernel says this process holds, to check our own ledger against.
 //!
 //! For other processes, their page faults first:
@@ -24,6 +23,7 @@
 //! - [`random_bytes`]: for keys. [`own_uid`]: who we are.
 
 mod channel;
+mod copy;
 mod doorbell;
 pub mod futex;
 mod guard;
@@ -50,8 +50,9 @@ pub mod uffd;
 mod words;
 
 pub use channel::{Channel, MAX_DESCRIPTORS, Peer, Received};
+pub use copy::start_copy;
 pub use doorbell::Doorbell;
-pub use inherited::{duplicate_inherited, without_inherited};
+pub use inherited::duplicate_inherited;
 pub use listener::{ListenError, Listener};
 pub use maps::{Mapping, MappingKind, MappingsOf, mappings, withheld_from_children};
 pub use memfd::{Memfd, RegionError};

@@ -13,7 +13,7 @@
 mod display;
 pub(crate) mod lent;
 mod link;
-pub(crate) mod monitor;
+mod monitor;
 mod program;
 mod record;
 mod signals;
@@ -30,7 +30,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 use tmem_agent::protocol::SOCKET_VARIABLE;
 use tmem_pager::Report;
@@ -90,12 +90,15 @@ struct Front {
     is_stopped: bool,
 }
 
-/// Checks everything first: until then nothing is touched.
+/// Checks everything before the program is started; meanwhile the monitor gets ready, and ends with its link if
+/// something is lacking.
 fn start(options: &cli::Run, display: &mut Display) -> Result<Front, Failure> {
     if std::env::var_os(SOCKET_VARIABLE).is_some() {
         let words = format!("this is already under `tmem run` ({SOCKET_VARIABLE} is set): limits do not nest");
         return Err(Failure::new(125, words));
     }
+    // Before there are handlers of signals, which it is not to have.
+    let link = start_monitor(options);
     tmem_pager::rights().map_err(|lacks| Failure::new(125, doctor::words(&lacks)))?;
     let path = program::find(&options.program[0])?;
     let record = options.report.as_deref().map(Record::new).transpose()?;
@@ -105,7 +108,7 @@ fn start(options: &cli::Run, display: &mut Display) -> Result<Front, Failure> {
     let mut signals = Signals::watch()?;
     // Agents, and programs whose parents end before them, become children of this process.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-    let link = start_monitor(options)?;
+    let link = link?;
     let (socket, agent) = until_ready(&link)?;
     // Until now nobody else could act on them.
     if let Some(ending) = signals.arrived().into_iter().find(|arrived| arrived.is_ending()) {
@@ -117,16 +120,10 @@ fn start(options: &cli::Run, display: &mut Display) -> Result<Front, Failure> {
     Ok(Front { program, started: Instant::now(), link, signals, record, is_stopped: false })
 }
 
-/// Starts the monitor, with one end of the link as its standard input.
+/// Starts the monitor: a copy of this process, which is ready sooner than one that has to be loaded.
 fn start_monitor(options: &cli::Run) -> Result<Link, Failure> {
     let (link, end) = Link::pair()?;
-    let mut command = Command::new("/proc/self/exe");
-    command.arg0("tmem").arg("monitor");
-    command.arg("--memory").arg(options.memory.to_string());
-    command.arg("--policy").arg(options.policy.name());
-    command.arg("--on-full").arg(options.on_full.name());
-    command.stdin(end).stdout(Stdio::null()).current_dir("/");
-    tmem_sys::without_inherited(|| spawn(&mut command))?;
+    tmem_sys::start_copy(end, |end| monitor::run(options, Link::new(end)))?;
     Ok(link)
 }
 

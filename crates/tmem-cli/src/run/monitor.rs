@@ -1,7 +1,7 @@
 //! The process behind a run: it serves the programs, and outlives the front for as long as any of them lives.
 //!
-//! It holds nothing of the user's but the standard error output, for panics, and gives that up once the front has
-//! ended: a pipe that it kept open would keep its reader waiting.
+//! It starts as a copy of the front. It holds nothing of the user's but the standard error output, for panics, and gives
+//! that up once the front has ended: a pipe that it kept open would keep its reader waiting.
 
 use super::lent::Image;
 use super::link::{Link, Received, ToFront, ToMonitor};
@@ -12,9 +12,9 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::collections::VecDeque;
+use std::ffi::CStr;
 use std::fs::{self, File};
-use std::os::fd::{AsFd, OwnedFd};
-use std::process::ExitCode;
+use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::Duration;
 use tmem_pager::{Monitor, Options};
@@ -26,27 +26,23 @@ const BACKLOG: i32 = 1024;
 /// Lines kept for a front that does not read: one that is stopped.
 const UNREAD: usize = 256;
 
-/// Serves until the front has ended and no program lives any more.
-pub(crate) fn run(options: &cli::Monitor) -> ExitCode {
-    let link = match std::io::stdin().as_fd().try_clone_to_owned() {
-        Ok(end) => Link::new(end),
-        Err(error) => {
-            eprintln!("tmem: the monitor is started by `tmem run` only ({error})");
-            return ExitCode::FAILURE;
-        }
-    };
+/// What `ps` and `pgrep` call it.
+const NAME: &CStr = c"tmem-monitor";
+
+/// Serves until the front has ended and no program lives any more. Returns what this process ends with.
+pub(super) fn run(options: &cli::Run, link: Link) -> i32 {
     settle();
     match start(options) {
         Ok((monitor, ready, _image)) => {
             let mut serving = Serving { link: Some(link), unsent: VecDeque::from([ready]) };
             serving.until_all_is_over(&monitor);
             monitor.stop();
-            ExitCode::SUCCESS
+            0
         }
         Err(error) => {
             // Without a front nobody is to be told.
             let _ = link.send(&ToFront::Failed(format!("{error:#}")));
-            ExitCode::FAILURE
+            1
         }
     }
 }
@@ -54,7 +50,10 @@ pub(crate) fn run(options: &cli::Monitor) -> ExitCode {
 /// Makes this process one that signals and shortages meant for others pass by. None of it is needed to work, so what
 /// is not permitted is left.
 fn settle() {
+    let _ = rustix::thread::set_name(NAME);
     let _ = rustix::process::setsid();
+    let _ = rustix::process::chdir("/");
+    super::leave_standard_streams();
     let files = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum });
     let _ = fs::write("/proc/self/oom_score_adj", "-500");
@@ -62,7 +61,7 @@ fn settle() {
 }
 
 /// The monitor, what the front is to know, and the file of the agent, which is there as long as this value.
-fn start(options: &cli::Monitor) -> Result<(Monitor, ToFront, Image)> {
+fn start(options: &cli::Run) -> Result<(Monitor, ToFront, Image)> {
     let (socket, listener) = listener().context("cannot make a socket")?;
     let options = Options { limit_bytes: options.memory as u64, policy: options.policy, on_full: options.on_full };
     let monitor = Monitor::start(&options, listener)?;
@@ -151,8 +150,6 @@ impl Serving {
         self.link = None;
         self.unsent.clear();
         if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
-            // The link is standard input, the user's terminal or pipe is standard error.
-            let _ = rustix::stdio::dup2_stdin(&null);
             let _ = rustix::stdio::dup2_stderr(&null);
         }
     }
