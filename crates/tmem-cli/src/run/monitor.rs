@@ -64,8 +64,11 @@ fn settle() {
 fn start(options: &cli::Run) -> Result<(Monitor, ToFront, Image)> {
     let (socket, listener) = listener().context("cannot make a socket")?;
     let options = Options { limit_bytes: options.memory as u64, policy: options.policy, on_full: options.on_full };
+    // Beside the store: programs wait for both.
+    let image = thread::spawn(Image::new);
     let monitor = Monitor::start(&options, listener)?;
-    let image = Image::new().context("cannot make the file of the agent")?;
+    let image = image.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    let image = image.context("cannot make the file of the agent")?;
     Ok((monitor, ToFront::Ready { socket, agent: image.path() }, image))
 }
 
