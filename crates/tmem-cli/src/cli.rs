@@ -124,7 +124,7 @@ pub(crate) struct Run {
     #[arg(long, default_value_t)]
     pub(crate) policy: Policy,
     /// When nothing more can be moved out: stop the program until the limit is raised, kill it, or let it exceed the
-    /// limit.
+    /// limit by what it needs.
     #[arg(long, default_value_t, value_name = "stop|kill|exceed")]
     pub(crate) on_full: OnFull,
     /// Write what came of it to this file, as JSON.

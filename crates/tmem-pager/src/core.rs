@@ -24,6 +24,9 @@ pub(crate) const OBJECT: u64 = 0;
 /// While the store takes less than this part of the limit, room is not what is short.
 const AMPLE_EIGHTHS: u64 = 5;
 
+/// A limit that cannot hold is passed by such a part of it at a time.
+const EXCEED_PARTS: u64 = 16;
+
 /// Shared by all threads.
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -48,8 +51,8 @@ pub(crate) struct Core {
     /// Whether a fault waits for room, and the evictor's alarm clock.
     hunger: Mutex<bool>,
     alarm: Condvar,
-    /// The limit does not hold, and was allowed not to.
-    pub(crate) exceeding: AtomicBool,
+    /// Bytes by which the limit may be passed, where it cannot hold and the user allows it.
+    exceeding: AtomicU64,
     pub(crate) stopping: AtomicBool,
     /// The evictor's thread: what it reads of programs' memory is given to it at once.
     pub(crate) evictor: AtomicI32,
@@ -88,7 +91,7 @@ impl Core {
             files: AtomicU64::new(0),
             hunger: Mutex::default(),
             alarm: Condvar::new(),
-            exceeding: AtomicBool::new(false),
+            exceeding: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             evictor: AtomicI32::new(0),
             store_is_short: AtomicBool::new(false),
@@ -249,14 +252,34 @@ impl Core {
 
     /// Whether a program must wait before it is given more.
     pub(crate) fn must_wait(&self) -> bool {
-        // Relaxed: stored once, by the evictor, and noticed at some time.
-        self.room() < self.reserve() && !self.exceeding.load(Ordering::Relaxed)
+        !self.has_room(0)
     }
 
     /// Whether a program can be given so many bytes at once.
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
-        // Relaxed: as above.
-        self.room() - bytes.cast_signed() >= self.reserve() || self.exceeding.load(Ordering::Relaxed)
+        // Relaxed: stored by the evictor, and noticed at some time.
+        let beyond = self.exceeding.load(Ordering::Relaxed).cast_signed();
+        self.room() - bytes.cast_signed() + beyond >= self.reserve()
+    }
+
+    /// What programs and the store have, and what the store must find free beside.
+    pub(crate) fn needed(&self) -> u64 {
+        (self.limit().cast_signed() - self.room() + self.reserve()).max(0).cast_unsigned()
+    }
+
+    /// Lets programs pass the limit by what is needed now and a little more.
+    pub(crate) fn exceed(&self) {
+        let limit = self.limit();
+        let most = self.needed().saturating_sub(limit) + limit / EXCEED_PARTS;
+        self.exceeding.store(most, Ordering::Relaxed); // Relaxed: as where it is loaded
+        self.spaces().iter().for_each(|space| space.kick());
+    }
+
+    /// Something was freed: no more is allowed beyond the limit than would be now.
+    pub(crate) fn exceed_less(&self) {
+        let beyond = self.needed().saturating_sub(self.limit());
+        let most = if beyond == 0 { 0 } else { beyond + self.limit() / EXCEED_PARTS };
+        self.exceeding.fetch_min(most, Ordering::Relaxed); // Relaxed: as where it is loaded
     }
 
     /// A fault waits for room.
@@ -309,5 +332,48 @@ impl Core {
         }
         space.kill_program();
         space.end();
+    }
+}
+
+#[cfg(test)]
+impl Core {
+    /// One with a small store, and no threads.
+    pub(crate) fn of_tests(limit_bytes: u64) -> Self {
+        let store = Store::new(tmem::StoreOptions::with_budget(16 << 20)).unwrap();
+        let client = store.client(tmem::ClientOptions::named("test"));
+        let pool = client.create_pool(tmem::PoolOptions::persistent()).unwrap();
+        let options = Options { limit_bytes, policy: Policy::Fast, on_full: OnFull::Stop };
+        Self::new(&options, (store, client, pool), None, crate::monitor::key().unwrap())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_cannot_hold_is_passed_by_little_and_no_longer_than_needed() {
+        const MIB: i64 = 1 << 20;
+        let core = Core::of_tests(64 << 20);
+        core.add_room(-64 * MIB);
+        assert!(core.must_wait(), "everything is given");
+        core.exceed();
+        assert!(core.has_room(4 << 20) && !core.has_room((4 << 20) + 1), "a sixteenth of the limit");
+        core.add_room(-4 * MIB);
+        core.exceed_less();
+        assert!(!core.must_wait() && !core.has_room(1), "what was allowed is kept, and is used up");
+        core.exceed();
+        assert!(core.has_room(4 << 20));
+        core.add_room(5 * MIB);
+        core.exceed_less();
+        assert!(
+            core.has_room(4 << 20) && !core.has_room((4 << 20) + 1),
+            "it is passed by what was not freed, and a sixteenth"
+        );
+        core.add_room(58 * MIB);
+        core.exceed_less();
+        assert!(core.has_room(0));
+        core.add_room(-60 * MIB);
+        assert!(core.must_wait(), "the limit holds");
     }
 }

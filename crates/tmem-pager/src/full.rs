@@ -1,11 +1,16 @@
 //! What happens when the limit cannot hold: nothing more can be taken, and the store takes no more.
 
-use core::sync::atomic::Ordering;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::core::Core;
 use crate::options::OnFull;
+
+/// The limit cannot hold if nothing could be taken for so long.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// The same, where it was passed before.
+const IMPATIENCE: Duration = Duration::from_millis(50);
 
 /// Whether it has happened, and what was done.
 #[derive(Debug, Default)]
@@ -16,26 +21,34 @@ pub(crate) struct Full {
 }
 
 impl Full {
+    /// How long nothing can be taken before it has happened. A limit that is passed already is soon passed by more.
+    pub(crate) fn patience(&self, core: &Core) -> Duration {
+        if self.told && core.on_full == OnFull::Exceed { IMPATIENCE } else { PATIENCE }
+    }
+
     /// Nothing can be freed, and the limit is passed.
     pub(crate) fn happened(&mut self, core: &Core) {
         if self.stopped.is_some_and(|limit| limit != core.limit()) {
             self.go_on(core);
             return;
         }
+        if core.on_full == OnFull::Exceed {
+            core.exceed();
+        }
         if self.told {
             return;
         }
         self.told = true;
         let limit = core.limit() >> 20;
-        let used = (core.limit().cast_signed() - core.room()).max(0) >> 20;
-        let full = format!("the limit of {limit} MiB cannot hold: {used} MiB are needed even compressed");
+        let needed = core.needed().div_ceil(1 << 20);
+        let full = format!("the limit of {limit} MiB cannot hold: {needed} MiB are needed even compressed");
         match core.on_full {
             OnFull::Stop => {
                 self.stopped = Some(core.limit());
                 let pid = core.spaces().iter().find_map(|space| Some(space.program.get()?.pid)).unwrap_or(0);
                 core.note(format!(
                     "{full}. The program is stopped; nothing is lost. To go on: tmem limit {pid} {}M",
-                    (limit * 3 / 2).max(used.cast_unsigned() * 5 / 4)
+                    (limit * 3 / 2).max(needed * 5 / 4)
                 ));
                 signal_all(core, Signal::STOP);
             }
@@ -44,9 +57,9 @@ impl Full {
                 signal_all(core, Signal::KILL);
             }
             OnFull::Exceed => {
-                core.note(format!("{full}. The program goes on above the limit, as --on-full=exceed asks"));
-                core.exceeding.store(true, Ordering::Relaxed); // Relaxed: noticed at some time
-                core.spaces().iter().for_each(|space| space.kick());
+                core.note(format!(
+                    "{full}. The program goes on, above the limit by as little as it can, as --on-full=exceed asks"
+                ));
             }
         }
     }
@@ -57,7 +70,7 @@ impl Full {
             self.go_on(core);
         }
         self.told = false;
-        core.exceeding.store(false, Ordering::Relaxed); // Relaxed: noticed at some time
+        core.exceed_less();
     }
 
     fn go_on(&mut self, core: &Core) {

@@ -40,8 +40,6 @@ use crate::{lock, write};
 
 /// How long the evictor sleeps when there is room.
 const NAP: Duration = Duration::from_millis(20);
-/// The limit cannot hold if nothing could be taken for so long.
-const HOPELESS: Duration = Duration::from_secs(3);
 /// When nothing could be taken for so long, pages that are shared with children are copied to be taken.
 const DESPERATE: Duration = Duration::from_millis(10);
 /// As many at a time.
@@ -140,6 +138,7 @@ impl Evictor {
             self.let_files_go();
             let turn = self.turn();
             if turn == Turn::Progress {
+                self.core.exceed_less();
                 self.barren = None;
                 continue;
             }
@@ -154,7 +153,7 @@ impl Evictor {
                 self.barren = None;
                 continue;
             }
-            if barren > HOPELESS && self.core.must_wait() {
+            if barren > self.full.patience(&self.core) && self.core.must_wait() {
                 self.full.happened(&self.core);
             }
             if turn != Turn::Given {

@@ -1,12 +1,9 @@
 //! Servers of this process's own memory.
 
 use super::*;
-use crate::monitor::key;
-use crate::options::{OnFull, Options};
 use crate::slots::Staged;
 use crate::space::SpaceId;
 use std::sync::mpsc::{Receiver, channel};
-use tmem::{ClientOptions, Policy, PoolOptions, Store, StoreOptions};
 use tmem_sys::{Pages, Reservation};
 
 /// Whoever waits for a page has it by now.
@@ -28,11 +25,7 @@ impl Served {
     fn start() -> Option<Self> {
         let faults = Userfaultfd::new().and_then(|faults| faults.enable(crate::door::features()).map(|_| faults));
         let faults = faults.inspect_err(|errno| eprintln!("skipped: no userfaultfd ({errno})")).ok()?;
-        let store = Store::new(StoreOptions::with_budget(16 << 20)).unwrap();
-        let client = store.client(ClientOptions::named("test"));
-        let pool = client.create_pool(PoolOptions::persistent()).unwrap();
-        let options = Options { limit_bytes: LIMIT, policy: Policy::Fast, on_full: OnFull::Stop };
-        let core = Arc::new(Core::new(&options, (store, client, pool), None, key().unwrap()));
+        let core = Arc::new(Core::of_tests(LIMIT));
         let memory: &Reservation = Box::leak(Box::new(Reservation::new(2 << 20).unwrap()));
         memory.commit_private(0..memory.len(), Pages::Small).unwrap();
         let start = memory.base().expose_provenance().get() as u64;
