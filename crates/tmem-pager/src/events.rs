@@ -16,13 +16,12 @@ use core::sync::atomic::Ordering;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use tmem_sys::{Event, Userfaultfd};
 
 use crate::hands::Hands;
 use crate::intervals::Intervals;
-use crate::server::poll_until;
 use crate::slots::Slot;
 use crate::space::{Fault, FlightKind, State};
 use crate::units::{Page, overlap, pages_of};
@@ -65,6 +64,12 @@ pub(crate) struct Means<'a> {
     pub(crate) withheld: &'a dyn Fn() -> Intervals,
     /// Waits for further events; there are none if nobody is about to tell any. An error says why they cannot be had.
     pub(crate) more: &'a dyn Fn() -> Result<Vec<Event>, &'static str>,
+}
+
+/// Waits until one of them is ready, or for so long. Returns whether one is.
+pub(crate) fn poll_until(fds: &mut [PollFd<'_>], time: Option<Duration>) -> bool {
+    let time = time.map(|time| Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) });
+    poll(fds, time.as_ref()).is_ok_and(|ready| ready > 0)
 }
 
 /// What is there to be read; an error says why nobody can.

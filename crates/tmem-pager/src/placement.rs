@@ -28,7 +28,7 @@ use rustix::event::{PollFd, PollFlags};
 use tmem_sys::Turn;
 
 use crate::core::Core;
-use crate::server::poll_until;
+use crate::events::poll_until;
 use crate::space::{Space, SpaceId};
 
 /// More CPUs than this are not given a server each: a fault would wake too many.

@@ -17,7 +17,7 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use tmem_agent::digest::{Digest, digest};
 use tmem_agent::protocol::PAGE_BYTES;
@@ -25,7 +25,7 @@ use tmem_sys::{CpuOf, Event, Userfaultfd, Wake};
 
 use crate::copies;
 use crate::core::Core;
-use crate::events::{LATE, Means, Read, await_events, read_events};
+use crate::events::{LATE, Means, Read, await_events, poll_until, read_events};
 use crate::hands::Hands;
 use crate::intervals::Intervals;
 use crate::lock;
@@ -99,31 +99,9 @@ pub(crate) fn start(core: &Arc<Core>, space: &Arc<Space>) {
     let made = placement::seats(core);
     *seats = made.unwrap_or_else(|error| panic!("an address space cannot be served ({error})"));
     for seat in seats.iter() {
-        let server = Server {
-            core: Arc::clone(core),
-            space: Arc::clone(space),
-            buffer: vec![0; WINDOW * PAGE],
-            zeros: vec![0; WINDOW * PAGE],
-            copies: Vec::new(),
-            woken: Cell::new(None),
-            parked: Vec::new(),
-            waits_untold: false,
-            pace: Pace::default(),
-            short: false,
-            vain: 0,
-            goes_on: false,
-            unasked: 0,
-            cpus: HashMap::new(),
-            seat: Arc::clone(seat),
-        };
+        let server = Server::new(core, space, seat);
         crate::spawn("server", move || server.run());
     }
-}
-
-/// Waits until one of them is ready, or for so long. Returns whether one is.
-pub(crate) fn poll_until(fds: &mut [PollFd<'_>], time: Option<Duration>) -> bool {
-    let time = time.map(|time| Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) });
-    poll(fds, time.as_ref()).is_ok_and(|ready| ready > 0)
 }
 
 /// Whether a fork that could not be read, `since` then, can be waited for: others may let go of descriptors.
@@ -142,6 +120,26 @@ fn withheld(hands: Option<&Hands>) -> Intervals {
 }
 
 impl Server {
+    fn new(core: &Arc<Core>, space: &Arc<Space>, seat: &Arc<Seat>) -> Self {
+        Self {
+            core: Arc::clone(core),
+            space: Arc::clone(space),
+            buffer: vec![0; WINDOW * PAGE],
+            zeros: vec![0; WINDOW * PAGE],
+            copies: Vec::new(),
+            woken: Cell::new(None),
+            parked: Vec::new(),
+            waits_untold: false,
+            pace: Pace::default(),
+            short: false,
+            vain: 0,
+            goes_on: false,
+            unasked: 0,
+            cpus: HashMap::new(),
+            seat: Arc::clone(seat),
+        }
+    }
+
     fn run(mut self) {
         self.seat.take(&self.core);
         if !self.seat.is_first {
@@ -206,10 +204,11 @@ impl Server {
         if self.short {
             std::thread::sleep(NO_DESCRIPTOR); // it can be read all the time, but not by us
         }
-        if self.vain >= VAIN && self.parked.is_empty() && self.space.may_rest() {
-            self.rest();
-        }
         self.seat.set_hungry(!self.parked.is_empty());
+        if self.vain >= VAIN && self.parked.is_empty() && self.space.may_rest() {
+            // What ended the rest may be the address space's end, of which nobody tells twice.
+            return self.rest();
+        }
         let time = match self.parked.is_empty() {
             true => None,
             false if self.core.must_wait() && !self.waits_untold => Some(NO_ROOM),

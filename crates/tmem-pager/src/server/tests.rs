@@ -86,3 +86,25 @@ fn servers_go_on_until_an_address_space_is_retired() {
         std::thread::yield_now();
     }
 }
+
+/// Whoever had it rest may be the one that tells of the end, and nobody tells twice. Such servers lived as long as the
+/// monitor, with all that they know of an address space.
+#[test]
+fn a_server_that_rests_ends_when_its_address_space_is_retired() {
+    let Some(served) = Served::start() else { return };
+    let seat = placement::seats(&served.core).unwrap().swap_remove(0);
+    let mut server = Server::new(&served.core, &served.space, &seat);
+    server.vain = VAIN; // it looks for faults no more, since another one takes them
+    served.space.awake.store(2, Ordering::Relaxed); // Relaxed: a count
+    lock(&served.space.seats).push(Arc::clone(&seat));
+    let (done, told) = channel();
+    std::thread::spawn(move || {
+        server.wait();
+        done.send(()).unwrap();
+    });
+    while !seat.rests() {
+        std::thread::yield_now();
+    }
+    served.core.remove(served.space.id);
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(()), "it waits for faults of an address space that has gone");
+}
