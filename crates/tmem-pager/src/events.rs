@@ -136,8 +136,8 @@ impl State {
             }
             keep
         });
-        let (armed, excluded) = (self.armed.clone(), self.excluded.clone());
-        Self { pages, armed, excluded, common: true, ..Self::new(0) }
+        let (armed, registered) = (self.armed.clone(), self.registered.clone());
+        Self { pages, armed, registered, excluded: self.excluded.clone(), common: true, ..Self::new(0) }
     }
 
     /// Takes the pages of a range out of the move under way. Returns false if that cannot be done page by page.
@@ -192,6 +192,7 @@ impl Applying<'_> {
             Event::Unmap(range) => {
                 self.forget(&range);
                 self.state.armed.remove(&range);
+                self.state.registered.remove(&range);
                 self.effects.changed |= !self.state.cancel(self.means.hands, &range);
             }
         }
@@ -209,7 +210,7 @@ impl Applying<'_> {
             Event::Remap { from, bytes, .. } => overlap(&(*from..from + bytes), place),
             _ => false,
         };
-        while !self.state.armed.overlaps(place).is_empty() {
+        while !self.state.registered.overlaps(place).is_empty() {
             let at = self.events.iter().position(is_about);
             if let Some(event) = at.and_then(|at| self.events.remove(at)) {
                 self.apply(event)?;
@@ -228,9 +229,10 @@ impl Applying<'_> {
         let (old, new) = (from..from + bytes, to..to + bytes);
         self.forget(&new);
         self.state.pages.relocate(pages_of(&old), Page::of(to));
-        let moved = self.state.armed.overlaps(&old);
-        for range in moved {
-            self.state.armed.insert(range.start - from + to..range.end - from + to);
+        for known in [&mut self.state.armed, &mut self.state.registered] {
+            for range in known.overlaps(&old) {
+                known.insert(range.start - from + to..range.end - from + to);
+            }
         }
         // `mremap` without MREMAP_DONTUNMAP is followed by an unmap of the old addresses.
     }
@@ -251,6 +253,7 @@ mod tests {
         let mut state = State::new(1);
         for (start, slot) in [(A, 1), (B, 101)] {
             state.armed.insert(bytes(start));
+            state.registered.insert(bytes(start));
             (start..).map(Page).zip((slot..slot + 4).map(Slot)).for_each(|(page, slot)| state.pages.set(page, slot));
         }
         state
@@ -313,6 +316,20 @@ mod tests {
             assert_eq!(slots_at(&state, B), [1, 2, 3, 4]);
             assert_eq!(slots_at(&state, ELSEWHERE), [101, 102, 103, 104]);
             assert!(slots_at(&state, A).is_empty());
+        }
+    }
+
+    /// Who arms registers first, and finds out afterwards what came of it. A mapping that left in between was forgotten
+    /// when others had moved there already: their pages became zeros.
+    #[test]
+    fn what_leaves_before_it_is_armed_is_waited_for_too() {
+        for (events, late) in
+            [(vec![remap(A, B), unmap(B), unmap(A)], vec![]), (vec![remap(A, B), unmap(A)], vec![vec![unmap(B)]])]
+        {
+            let mut state = state();
+            state.armed.remove(&bytes(B));
+            assert_eq!(apply(&mut state, events, late), [101, 102, 103, 104]);
+            assert_eq!(slots_at(&state, B), [1, 2, 3, 4]);
         }
     }
 

@@ -106,8 +106,10 @@ pub(crate) struct Space {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) pages: PageTable,
-    /// What is registered, staging and tripwire not among it.
+    /// What is registered for certain, staging and tripwire not among it.
     pub(crate) armed: Intervals,
+    /// All that may be registered: when something leaves from here, the kernel tells.
+    pub(crate) registered: Intervals,
     pub(crate) staging: Staging,
     pub(crate) flight: Option<Flight>,
     pub(crate) streams: Streams,
@@ -253,6 +255,7 @@ impl State {
         Self {
             pages: PageTable::default(),
             armed: Intervals::default(),
+            registered: Intervals::default(),
             staging: Staging::new(staging_slots),
             flight: None,
             streams: Streams::default(),

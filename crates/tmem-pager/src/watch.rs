@@ -288,7 +288,12 @@ impl Watch {
             for gap in state.armed.gaps(mapping.range.clone()).into_iter().filter(|gap| !hands.is_own(gap)) {
                 let there = is_as_it_was(&mut now, mapping);
                 stayed &= there;
-                if there && space.faults.register(gap.clone()).is_ok() {
+                if !there {
+                    continue;
+                }
+                // Before it is: it may leave at once.
+                state.registered.insert(gap.clone());
+                if space.faults.register(gap.clone()).is_ok() {
                     registered.insert(gap);
                 }
             }
