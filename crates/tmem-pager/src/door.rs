@@ -238,6 +238,7 @@ fn inherit(core: &Core, space: &Space, places: &Places, (agent, stages): (u32, u
     state.armed = Intervals::default();
     for gap in mapped.gaps(0..u64::MAX / PAGE_BYTES * PAGE_BYTES) {
         state.pages.forget(pages_of(&gap), |_, slot| dropped.push(slot));
+        state.registered.remove(&gap);
     }
     let dead = core.unname(&dropped);
     drop(state);

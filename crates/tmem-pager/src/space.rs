@@ -108,7 +108,7 @@ pub(crate) struct State {
     pub(crate) pages: PageTable,
     /// What is registered for certain, staging and tripwire not among it.
     pub(crate) armed: Intervals,
-    /// All that may be registered: when something leaves from here, the kernel tells.
+    /// What is registered, or was until something that was not told yet: when it leaves, the kernel tells.
     pub(crate) registered: Intervals,
     pub(crate) staging: Staging,
     pub(crate) flight: Option<Flight>,

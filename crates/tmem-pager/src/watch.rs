@@ -291,9 +291,9 @@ impl Watch {
                 if !there {
                     continue;
                 }
-                // Before it is: it may leave at once.
-                state.registered.insert(gap.clone());
+                // Whatever comes of it: it may leave at once.
                 if space.faults.register(gap.clone()).is_ok() {
+                    state.registered.insert(gap.clone());
                     registered.insert(gap);
                 }
             }
