@@ -192,7 +192,7 @@ impl Core {
     pub(crate) fn fetch(&self, slot: Slot, into: &mut [u8]) -> Result<(), &'static str> {
         loop {
             let place = lock(&self.slots).place(slot);
-            let Place::Staged(owner, _) = place else {
+            let Place::Staged(owner, at) = place else {
                 return self.get(slot, into).map_err(|outcome| match outcome {
                     Outcome::Corrupt { .. } => "a page in the store is damaged",
                     _ => "a page is missing in the store",
@@ -206,12 +206,19 @@ impl Core {
             };
             // While this is held, what is staged stays where it is.
             let _reading = read(&owner.reading);
-            let Place::Staged(_, at) = lock(&self.slots).place(slot) else { continue };
+            if lock(&self.slots).place(slot) != place {
+                continue;
+            }
             let owner = owner.hands.get().zip(owner.present.get());
             let Some((hands, present)) = owner else { return Err("a staged page has no owner") };
             // A page that is missing, since the program discards what is not its own, is not waited for: by a server of its
             // own that would be for ever.
-            return present.read(hands.staged(at), into).map_err(|_| "a staged page cannot be read");
+            match present.read(hands.staged(at), into) {
+                Ok(()) => return Ok(()),
+                // Its owner ended meanwhile, and stored it before its memory went.
+                Err(_) if lock(&self.slots).place(slot) != place => {}
+                Err(_) => return Err("a staged page cannot be read"),
+            }
         }
     }
 
