@@ -5,6 +5,12 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::peer::last_errno;
+
+/// What a program in Rust exits with after a panic.
+const PANICKED: i32 = 101;
 
 /// Starts a copy of this process that runs `work` and exits with what that returns. Of all descriptors of this process it
 /// has the standard three and `kept`, which is closed here.
@@ -21,14 +27,12 @@ pub fn start_copy(kept: OwnedFd, work: impl FnOnce(OwnedFd) -> i32) -> Result<Pi
     match unsafe { libc::fork() } {
         0 => {
             close_all_but(&kept);
-            std::process::exit(work(kept))
+            // A panic has been told by then. It must not unwind into the caller, whose descriptors are closed here.
+            let status = catch_unwind(AssertUnwindSafe(|| work(kept)));
+            std::process::exit(status.unwrap_or(PANICKED))
         }
-        number => Pid::from_raw(number).filter(|_| number > 0).ok_or_else(last_error),
+        number => Pid::from_raw(number).filter(|_| number > 0).ok_or_else(last_errno),
     }
-}
-
-fn last_error() -> Errno {
-    std::io::Error::last_os_error().raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
 }
 
 /// Closes all descriptors above the standard three but one. Whoever owns them in this process must never come to use them.
