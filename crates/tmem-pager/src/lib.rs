@@ -34,6 +34,7 @@ mod injection;
 mod intervals;
 mod monitor;
 mod options;
+mod order;
 mod pace;
 mod page_table;
 mod placement;

@@ -65,11 +65,6 @@ impl PageTable {
         evicted(self.chunks.get(&page.chunk())?.slots[page.index()])
     }
 
-    /// The first of some pages that has no slot.
-    pub(crate) fn first_without_slot(&self, pages: Range<Page>) -> Option<Page> {
-        (pages.start.0..pages.end.0).map(Page).find(|page| self.slot(*page).is_none())
-    }
-
     /// Gives a page that has none a slot.
     pub(crate) fn set(&mut self, page: Page, slot: Slot) {
         let chunk = self.chunk(page);
@@ -332,7 +327,6 @@ mod tests {
         let mut table = table(&[(1, 1), (2, 2)]);
         table.set_copy(Page(3), Slot(3));
         assert_eq!((table.slot(Page(3)), table.clear(Page(3))), (None, None));
-        assert_eq!(table.first_without_slot(Page(1)..Page(9)), Some(Page(3)));
         assert!(table.is_candidate(Page(3)));
         assert_eq!(table.clear_slot(Slot(3)), None);
         let mut child = table.fork(|_, _| true);

@@ -109,11 +109,20 @@ pub fn checks() -> Vec<Check> {
     ]
 }
 
-fn kernel() -> Check {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+fn release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// Version of the kernel: 6.18 is (6, 18).
+pub(crate) fn kernel_version() -> (u32, u32) {
+    let release = release();
     let mut numbers = release.split(|other: char| !other.is_ascii_digit()).map_while(|number| number.parse().ok());
-    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    let verdict = if version < KERNEL { Verdict::Lack(kernel_fix()) } else { Verdict::Good };
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+fn kernel() -> Check {
+    let release = release();
+    let verdict = if kernel_version() < KERNEL { Verdict::Lack(kernel_fix()) } else { Verdict::Good };
     Check { name: "kernel", found: format!("Linux {release}"), verdict }
 }
 

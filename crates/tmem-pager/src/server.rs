@@ -25,10 +25,11 @@ use tmem_sys::{CpuOf, Event, Userfaultfd, Wake};
 
 use crate::copies;
 use crate::core::Core;
-use crate::events::{LATE, Means, Read, await_events, poll_until, read_events};
+use crate::events::{Means, Read, poll_until, read_told, wait_for_descriptor};
 use crate::hands::Hands;
 use crate::intervals::Intervals;
 use crate::lock;
+use crate::order;
 use crate::pace::Pace;
 use crate::placement::{self, Seat};
 use crate::slots::{Freed, Place, Slot};
@@ -104,13 +105,6 @@ pub(crate) fn start(core: &Arc<Core>, space: &Arc<Space>) {
     }
 }
 
-/// Whether a fork that could not be read, `since` then, can be waited for: others may let go of descriptors.
-fn wait_for_descriptor(read: Read, since: &mut Option<Instant>) -> Result<(), &'static str> {
-    *since = (read == Read::UntilFork).then(|| since.unwrap_or_else(Instant::now));
-    let late = since.is_some_and(|since| since.elapsed() > LATE);
-    if late { Err("there is no descriptor for its child") } else { Ok(()) }
-}
-
 /// What a program keeps from its children.
 fn withheld(hands: Option<&Hands>) -> Intervals {
     let mut withheld = Intervals::default();
@@ -145,14 +139,13 @@ impl Server {
         if !self.seat.is_first {
             self.rest();
         }
-        let mut events = Vec::new();
         while !self.space.is_retired() && !self.core.is_stopping() {
             if !self.goes_on || !self.parked.is_empty() {
                 self.seat.set_busy(false);
                 self.wait();
                 self.seat.set_busy(true);
             }
-            let faults = match self.take_events(&mut events) {
+            let faults = match self.take_events() {
                 Ok(faults) => faults,
                 Err(why) => {
                     self.core.fail_closed(&self.space, why);
@@ -262,7 +255,7 @@ impl Server {
     }
 
     /// Reads what is there and applies it, under the gate; faults are left to be answered.
-    fn take_events(&mut self, events: &mut Vec<Event>) -> Result<Vec<Fault>, &'static str> {
+    fn take_events(&mut self) -> Result<Vec<Fault>, &'static str> {
         let Ok(mut taking) = self.space.taking.try_lock() else {
             self.vain = self.vain.saturating_add(u32::from(!self.goes_on));
             std::thread::yield_now();
@@ -271,23 +264,21 @@ impl Server {
         let hands = self.space.hands.get();
         let gate = hands.map(Hands::gate);
         let mut state = lock(&self.space.state);
-        let read = read_events(&self.space.faults, events);
+        let read = read_told(&self.space, &state.registered, &mut taking.told);
         self.short = read == Ok(Read::UntilFork);
-        let read = read.and_then(|read| wait_for_descriptor(read, &mut taking));
-        if events.is_empty() {
+        let read = read.and_then(|read| wait_for_descriptor(read, &mut taking.since));
+        if taking.told.is_empty() {
             self.vain = self.vain.saturating_add(u32::from(!self.goes_on));
+        }
+        if taking.told.is_empty() || self.short && read.is_ok() {
             return read.map(|()| Vec::new());
         }
+        let told = core::mem::take(&mut taking.told);
         self.vain = self.vain.saturating_sub(WORTH);
         self.seat.get_on();
-        let changes = events.iter().any(|event| !matches!(event, Event::Fault { .. }));
-        let means = Means {
-            hands,
-            share: &|slot| lock(&self.core.slots).share(slot),
-            withheld: &|| withheld(hands),
-            more: &|| await_events(&self.space.faults),
-        };
-        let (effects, done) = state.apply(&means, core::mem::take(events));
+        let changes = told.iter().any(|event| !matches!(event, Event::Fault { .. }));
+        let means = Means { hands, share: &|slot| lock(&self.core.slots).share(slot), withheld: &|| withheld(hands) };
+        let effects = state.apply(&means, told);
         let dead = self.core.unname(&effects.dropped);
         // Before the state is let go: an order that is made from it has the new epoch, one from before the old.
         if let Some(gate) = gate.as_ref().filter(|_| effects.changed) {
@@ -302,10 +293,6 @@ impl Server {
             self.adopt(child, state);
         }
         self.core.flush(dead, Freed::Stored);
-        if let Err(why) = done {
-            // Among the events that are lost may be a fork: the child, whom nobody serves, would read holes as zeros.
-            panic!("nobody can vouch for any memory any more: {why}");
-        }
         // What was read before an error is applied, and who forks while nothing can be read dies with its child.
         read.map(|()| effects.faults)
     }
@@ -494,9 +481,14 @@ impl Server {
     /// takes this CPU, and others would wait for the lock until he sleeps again.
     fn fill(&mut self, mut state: MutexGuard<'_, State>, fault: Fault) -> Answer {
         let page = fault.page;
+        // Found out before, it is so if the kernel fills the page.
+        let grown = order::grown(&self.space, &state, page.address());
         if !fault.write {
             // The kernel's page of zeros: takes no memory until it is written to.
             let zeroed = self.space.faults.zero(page.bytes(1), Wake::No);
+            if zeroed.is_ok() {
+                grown.into_iter().for_each(|mapping| state.registered.insert(mapping));
+            }
             drop(state);
             return self.wake_after(page, 1, zeroed.map_err(|partial| partial.errno));
         }
@@ -521,6 +513,9 @@ impl Server {
         };
         for done in 0..done as u64 {
             state.pages.set_recent(Page(page.0 + done));
+        }
+        if done > 0 {
+            grown.into_iter().for_each(|mapping| state.registered.insert(mapping));
         }
         if let Some(followed) = followed {
             state.streams.expect(followed, Page(page.0 + done.max(1) as u64));

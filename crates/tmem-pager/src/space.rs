@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Instant;
 
 use tmem_agent::protocol::MOVED;
-use tmem_sys::{Pagemap, Pidfd, Present, Userfaultfd};
+use tmem_sys::{Event, Pagemap, Pidfd, Present, Userfaultfd};
 
 use crate::hands::{Hands, Ticket};
 use crate::intervals::Intervals;
@@ -80,8 +80,7 @@ pub(crate) struct Space {
     /// Its servers. None: nothing in it was ever registered.
     pub(crate) seats: Mutex<Vec<Arc<Seat>>>,
     /// Held while what the userfaultfd tells is read and applied: outermost of all locks, and only ever tried.
-    /// Since when there is no descriptor for a fork that is told.
-    pub(crate) taking: Mutex<Option<Instant>>,
+    pub(crate) taking: Mutex<Taking>,
     /// Servers that wait for faults: one at first. The others rest.
     pub(crate) awake: AtomicUsize,
     /// The first of the address spaces that come from each other by forks: itself, if it was not forked.
@@ -102,13 +101,23 @@ pub(crate) struct Space {
     pub(crate) taken: AtomicU32,
 }
 
+/// A fork was told of for whose child there is no descriptor: until it is read, the kernel fills and moves nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Taking {
+    /// What was told before it, not applied yet.
+    pub(crate) told: Vec<Event>,
+    /// Since when there is none.
+    pub(crate) since: Option<Instant>,
+}
+
 /// What its lock guards.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) pages: PageTable,
     /// What is registered for certain, staging and tripwire not among it.
     pub(crate) armed: Intervals,
-    /// What is registered, or was until something that was not told yet: when it leaves, the kernel tells.
+    /// What is registered, or was until something that was not told yet: when it leaves, the kernel tells. Without what
+    /// mappings have grown by since.
     pub(crate) registered: Intervals,
     pub(crate) staging: Staging,
     pub(crate) flight: Option<Flight>,

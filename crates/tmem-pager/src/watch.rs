@@ -8,9 +8,9 @@
 //! # Arming
 //! To take a page from an address that is not registered would leave a hole that reads as zeros, so the set of armed
 //! ranges must never hold anything that is not. Mappings are read, registered, then read again; of the second reading
-//! those count of which the kernel lets us fill a page, or says that it is there: it refuses both for what is not
-//! registered. All of this is done under the state's lock, and whatever unmaps a registered range waits until its event
-//! has been read, for which that lock is needed: it is applied afterwards, and takes the range out again.
+//! those count of which the kernel says that they are registered. All of this is done under the state's lock, and whatever
+//! unmaps a registered range waits until its event has been read, for which that lock is needed: it is applied
+//! afterwards, and takes the range out again.
 //!
 //! A mapping is registered as a whole or not at all: the kernel moves (`mremap`) only what is of one kind.
 
@@ -26,7 +26,6 @@ use tmem_sys::{Mapping, MappingKind, MappingsOf, Residency, ResidencyOf, Sizes, 
 use crate::core::Core;
 use crate::intervals::Intervals;
 use crate::space::{Space, SpaceId};
-use crate::units::{Page, pages_of};
 use crate::{lock, server};
 
 /// Address spaces with less anonymous memory are not armed.
@@ -304,9 +303,7 @@ impl Watch {
         }
         for mapping in self.mappings.iter().filter(|mapping| is_ours_to_take(mapping)) {
             for part in registered.overlaps(&mapping.range) {
-                // A page with a slot is not to be filled with zeros. Where all have one, there is nothing to take yet.
-                let probe = state.pages.first_without_slot(pages_of(&part));
-                if probe.is_some_and(|page| is_registered(space, page)) {
+                if space.faults.is_registered(part.start) {
                     state.armed.insert(part);
                 }
             }
@@ -394,14 +391,6 @@ fn is_ours_to_take(mapping: &Mapping) -> bool {
 /// not move it any more (`mremap`).
 fn is_as_it_was(now: &mut MappingsOf, mapping: &Mapping) -> bool {
     now.at(mapping.range.start).ok().flatten().is_some_and(|now| now.range == mapping.range)
-}
-
-/// Whether the mapping that holds a page is registered with our userfaultfd.
-fn is_registered(space: &Space, page: Page) -> bool {
-    match space.faults.zero(page.bytes(1), Wake::Yes) {
-        Ok(()) => true,
-        Err(partial) => partial.errno == Errno::EXIST,
-    }
 }
 
 /// Ends an address space whose program has become another one, or exited.

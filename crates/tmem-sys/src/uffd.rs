@@ -20,6 +20,7 @@
 //! page is filled with bytes of the caller's choice, so memory that is registered must be memory that nobody believes to
 //! hold something (zeros, say) before its faults are answered through this descriptor.
 
+use crate::PAGE_BYTES;
 use crate::injection::{self, Call};
 use core::ops::{BitOr, Range};
 use rustix::fs::{Mode, OFlags};
@@ -39,6 +40,7 @@ const IOC_UNREGISTER: Opcode = opcode::read::<RawRange>(GROUP, 0x01);
 const IOC_WAKE: Opcode = opcode::read::<RawRange>(GROUP, 0x02);
 const IOC_COPY: Opcode = opcode::read_write::<RawCopy>(GROUP, 0x03);
 const IOC_ZERO: Opcode = opcode::read_write::<RawZero>(GROUP, 0x04);
+const IOC_CONTINUE: Opcode = opcode::read_write::<RawZero>(GROUP, 0x07);
 const IOC_POISON: Opcode = opcode::read_write::<RawZero>(GROUP, 0x08);
 const IOC_API: Opcode = opcode::read_write::<RawApi>(GROUP, 0x3f);
 
@@ -326,6 +328,19 @@ impl Userfaultfd {
         // SAFETY: an empty range is refused.
         let answer = unsafe { ioctl::ioctl(self, call) };
         answer == Err(Errno::AGAIN)
+    }
+
+    /// Whether the mapping that holds a page of private anonymous memory is registered. Changes nothing. While the address
+    /// space is changing ([`Userfaultfd::is_changing`]) nobody knows, and it is not.
+    #[must_use]
+    pub fn is_registered(&self, page: u64) -> bool {
+        // The kernel is asked for what can be had of files only. It looks first whether the mapping is registered.
+        let mut raw = RawZero { range: (page..page + PAGE_BYTES as u64).into(), mode: MODE_DONT_WAKE, done: 0 };
+        // SAFETY: RawZero is laid out as the kernel's struct uffdio_continue, for this opcode.
+        let call = unsafe { Updater::<IOC_CONTINUE, _>::new(&mut raw) };
+        // SAFETY: anonymous memory is refused, and of a registered file a page becomes mapped that is in it.
+        let answer = unsafe { ioctl::ioctl(self, call) };
+        answer == Err(Errno::INVAL)
     }
 
     /// Makes missing pages of a range ones that cannot be had: whoever touches them, or waits for them, gets `SIGBUS`, or

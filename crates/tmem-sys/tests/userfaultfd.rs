@@ -167,6 +167,32 @@ fn a_descriptor_is_enabled_once() {
     assert!(Features::offered().unwrap().contain(Features::MOVE | Features::EVENT_FORK));
 }
 
+/// Also of a mapping that came to its place by `mremap`, which takes its registration along.
+#[test]
+fn what_is_registered_is_told_and_stays_as_it_is() {
+    let _alone = alone();
+    let target = Area::pages(4);
+    let Some((area, uffd)) = registered(4) else { return };
+    uffd.copy(area.page(1), &page_of(3), Wake::Yes).unwrap();
+    assert!((0..4).all(|page| uffd.is_registered(area.page(page))), "missing, and there");
+    assert!((0..4).all(|page| !uffd.is_registered(target.page(page))));
+    uffd.copy(area.page(0), &page_of(4), Wake::Yes).unwrap(); // it is still missing
+    assert_eq!((load(area.page(0)), load(area.page(1))), (4, 3));
+
+    let (from, to) = (area.pages_range(0..2), target.page(0));
+    let moves = thread::spawn(move || remap(from, to));
+    assert!(matches!(events(&uffd)[..], [Event::Remap { .. }]));
+    assert!(!uffd.is_registered(target.page(0)), "nobody knows while it changes");
+    assert!(matches!(events(&uffd)[..], [Event::Unmap(_)]));
+    moves.join().unwrap();
+    let where_it_is = [area.page(0), area.page(2), target.page(0), target.page(2)];
+    assert_eq!(where_it_is.map(|page| uffd.is_registered(page)), [false, true, true, false]);
+    let unmaps = thread::spawn(move || unmap(to..to + 2 * PAGE));
+    assert!(matches!(events(&uffd)[..], [Event::Unmap(_)]));
+    unmaps.join().unwrap();
+    assert!(!uffd.is_registered(to));
+}
+
 #[test]
 fn discarded_moved_and_unmapped_ranges_are_told() {
     let _alone = alone();
