@@ -55,7 +55,7 @@ impl Now for Space {
     }
 
     fn mapping(&self, address: u64) -> Option<Range<u64>> {
-        let mapping = MappingsOf::open(self.hands.get()?.pid).ok()?.at(address).ok()??;
+        let mapping = MappingsOf::open(self.program.get()?.pid).ok()?.at(address).ok()??;
         Some(mapping.range)
     }
 
@@ -71,8 +71,7 @@ pub(crate) fn grown(space: &Space, state: &State, address: u64) -> Option<Range<
     if state.registered.contains(address) {
         return None;
     }
-    let mapping = space.mapping(address)?;
-    space.hands.get().filter(|hands| !hands.is_own(&mapping)).map(|_| mapping)
+    space.mapping(address).filter(|mapping| space.hands.get().is_none_or(|hands| !hands.is_own(mapping)))
 }
 
 /// Puts what was told since a quiet moment, when this was `registered`, into an order in which it may have happened. Returns

@@ -10,7 +10,6 @@ use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::rand::{GetRandomFlags, getrandom};
 use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::fs::{self, File};
@@ -74,9 +73,7 @@ fn start(options: &cli::Run) -> Result<(Monitor, ToFront, Image)> {
 
 /// A listening socket with an abstract name that nobody guesses.
 fn listener() -> Result<(String, OwnedFd)> {
-    let mut random = [0; 16];
-    getrandom(&mut random, GetRandomFlags::empty())?;
-    let name = format!("tmem-{:032x}", u128::from_le_bytes(random));
+    let name = format!("tmem-{:032x}", u128::from_le_bytes(tmem_sys::random_bytes()?));
     let listener = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     bind(&listener, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
     listen(&listener, BACKLOG)?;

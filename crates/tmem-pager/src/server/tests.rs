@@ -108,3 +108,16 @@ fn a_server_that_rests_ends_when_its_address_space_is_retired() {
     served.core.remove(served.space.id);
     assert_eq!(told.recv_timeout(PATIENCE), Ok(()), "it waits for faults of an address space that has gone");
 }
+
+/// What a mapping grows by (`mremap`) is registered with it, which nobody tells.
+#[test]
+fn what_nobody_knew_to_be_registered_is_learned_of_by_its_faults() {
+    let Some(served) = Served::start() else { return };
+    let pid = std::process::id();
+    let program = crate::space::Program { pid, life: tmem_sys::Pidfd::open(pid).unwrap() };
+    served.space.program.set(program).unwrap();
+    let mapping = served.address(0)..served.address(0) + served.memory.len() as u64;
+    assert!(lock(&served.space.state).registered.is_empty());
+    assert_eq!(served.read(7).recv_timeout(PATIENCE), Ok(0));
+    assert_eq!(lock(&served.space.state).registered.overlaps(&mapping), [mapping]);
+}

@@ -53,7 +53,8 @@ pub(crate) fn find(command: &str) -> Option<PathBuf> {
 type Part = (u64, u64);
 const HALF: Part = (1, 2);
 const THIRD: Part = (1, 3);
-/// For those whose pages become half as large and no smaller: half of the memory could not hold them.
+/// For those whose pages become half as large and no smaller (rows, packed objects, short lines with numbers): half of the
+/// memory could not hold them, or little else would fit.
 const TWO_THIRDS: Part = (2, 3);
 
 /// Runs the program natively and with each of these limits, and compares; `tell` may add what else must be the same, such
@@ -113,7 +114,7 @@ fn prose(lines: usize) -> String {
 fn python_objects() {
     let scratch = Scratch::new("python");
     let file = scratch.write("objects.py", include_str!("objects.py"));
-    compare("python3", &[&file], &[HALF], String::new);
+    compare("python3", &[&file], &[HALF, THIRD], String::new);
 }
 
 #[test]
@@ -138,7 +139,7 @@ fn sort() {
     let scratch = Scratch::new("sort");
     let file = scratch.write("lines", &prose(400_000));
     let sorted = scratch.path("sorted");
-    compare("sort", &["-S", "500M", "--parallel=2", "-o", &sorted, &file], &[HALF], || hash(Path::new(&sorted)));
+    compare("sort", &["-S", "500M", "--parallel=2", "-o", &sorted, &file], &[TWO_THIRDS], || hash(Path::new(&sorted)));
 }
 
 #[test]
@@ -205,5 +206,5 @@ fn git_repack() {
     let script = scratch.write("repack.sh", include_str!("repack.sh"));
     let lines = scratch.write("lines", &prose(100_000));
     let work = scratch.path("repository");
-    compare("sh", &[&script, &git.display().to_string(), &lines, &work], &[HALF], String::new);
+    compare("sh", &[&script, &git.display().to_string(), &lines, &work], &[TWO_THIRDS], String::new);
 }
