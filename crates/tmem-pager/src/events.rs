@@ -96,6 +96,14 @@ pub(crate) fn wait_for_descriptor(read: Read, since: &mut Option<Instant>) -> Re
     if late { Err("there is no descriptor for its child") } else { Ok(()) }
 }
 
+/// What a program keeps from its children.
+pub(crate) fn withheld(hands: Option<&Hands>) -> Intervals {
+    let mut withheld = Intervals::default();
+    let ranges = hands.and_then(|hands| tmem_sys::withheld_from_children(hands.pid).ok());
+    ranges.into_iter().flatten().for_each(|range| withheld.insert(range));
+    withheld
+}
+
 /// Events on their way into a state.
 struct Applying<'a> {
     state: &'a mut State,

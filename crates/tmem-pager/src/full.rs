@@ -26,6 +26,11 @@ impl Full {
         if self.told && core.on_full == OnFull::Exceed { IMPATIENCE } else { PATIENCE }
     }
 
+    /// Whether the programs are stopped.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.is_some()
+    }
+
     /// Nothing can be freed, and the limit is passed.
     pub(crate) fn happened(&mut self, core: &Core) {
         if self.stopped.is_some_and(|limit| limit != core.limit()) {
@@ -50,7 +55,7 @@ impl Full {
                     "{full}. The program is stopped; nothing is lost. To go on: tmem limit {pid} {}M",
                     (limit * 3 / 2).max(needed * 5 / 4)
                 ));
-                signal_all(core, Signal::STOP);
+                stop_all(core);
             }
             OnFull::Kill => {
                 core.note(format!("{full}. The program was killed, as --on-full=kill asks"));
@@ -77,6 +82,20 @@ impl Full {
         core.note("the program goes on".to_owned());
         signal_all(core, Signal::CONT);
         *self = Self::default();
+    }
+}
+
+/// Stops programs, but for those that wait for a page in a system call: with a signal pending, they would do so awake. Their
+/// other threads go on until they need memory, too.
+fn stop_all(core: &Core) {
+    let mut threads = Vec::new();
+    for space in core.spaces() {
+        let Some(program) = space.program.get() else { continue };
+        threads.clear();
+        let _ = tmem_sys::threads(program.pid, &mut threads); // one that has gone has none
+        if !threads.iter().any(|thread| tmem_sys::faults_in_system_call(*thread)) {
+            let _ = program.life.kill(Signal::STOP);
+        }
     }
 }
 

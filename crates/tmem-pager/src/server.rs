@@ -25,9 +25,8 @@ use tmem_sys::{CpuOf, Event, Userfaultfd, Wake};
 
 use crate::copies;
 use crate::core::Core;
-use crate::events::{Means, Read, poll_until, read_told, wait_for_descriptor};
+use crate::events::{Means, Read, poll_until, read_told, wait_for_descriptor, withheld};
 use crate::hands::Hands;
-use crate::intervals::Intervals;
 use crate::lock;
 use crate::order;
 use crate::pace::Pace;
@@ -46,6 +45,8 @@ const WORTH: u32 = 4;
 const ASKED: u32 = 32;
 /// How soon a fault that waits for room is tried again, should nobody tell.
 const NO_ROOM: Duration = Duration::from_millis(5);
+/// How soon it is read again where nothing but faults was told that were told before.
+const TOLD_AGAIN: Duration = Duration::from_millis(1);
 /// How soon a fork is read again for which there was no descriptor.
 const NO_DESCRIPTOR: Duration = Duration::from_millis(1);
 
@@ -105,14 +106,6 @@ pub(crate) fn start(core: &Arc<Core>, space: &Arc<Space>) {
     }
 }
 
-/// What a program keeps from its children.
-fn withheld(hands: Option<&Hands>) -> Intervals {
-    let mut withheld = Intervals::default();
-    let ranges = hands.and_then(|hands| tmem_sys::withheld_from_children(hands.pid).ok());
-    ranges.into_iter().flatten().for_each(|range| withheld.insert(range));
-    withheld
-}
-
 impl Server {
     fn new(core: &Arc<Core>, space: &Arc<Space>, seat: &Arc<Seat>) -> Self {
         Self {
@@ -153,7 +146,7 @@ impl Server {
                 }
             };
             self.goes_on = !faults.is_empty();
-            self.parked.extend(faults);
+            self.park_new(faults);
             self.waits_untold = false;
             for fault in core::mem::take(&mut self.parked) {
                 self.seat.get_on();
@@ -184,6 +177,20 @@ impl Server {
                 }
             }
         }
+    }
+
+    /// Parks faults that came, but for those of threads that have told of them before: a signal makes a thread fault again,
+    /// and one that waits in a system call does nothing else while a signal is pending.
+    fn park_new(&mut self, mut faults: Vec<Fault>) {
+        let is_new = |fault: &Fault| {
+            !self.parked.iter().any(|parked| (parked.page, parked.thread) == (fault.page, fault.thread))
+        };
+        let came = faults.len();
+        faults.retain(is_new);
+        if faults.is_empty() && came > 0 {
+            std::thread::sleep(TOLD_AGAIN);
+        }
+        self.parked.extend(faults);
     }
 
     /// A fault waits for something else than room.

@@ -67,7 +67,9 @@ pub use reservation::{Pages, Reservation};
 pub use rustix::io::Errno;
 pub use rustix::process::Signal;
 pub use shared::{Shared, SharedMemory};
-pub use thread::{CpuOf, Turn, is_runnable, own_cpus, robust_list_head, run_on, take_turns, threads};
+pub use thread::{
+    CpuOf, Turn, faults_in_system_call, is_runnable, own_cpus, robust_list_head, run_on, take_turns, threads,
+};
 pub use uffd::{Event, Features, Partial, Userfaultfd, Wake};
 pub use words::Words;
 

@@ -65,6 +65,17 @@ pub fn is_runnable(tid: u32) -> io::Result<bool> {
     Ok(state == Some(true))
 }
 
+/// Whether a thread waits for the holder of a userfaultfd, for a page that a system call of its own wants. The kernel lets
+/// such a thread wait for a page only as long as no signal is pending, and takes none before the page is there: it
+/// looks for it again and again.
+#[must_use]
+pub fn faults_in_system_call(tid: u32) -> bool {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{tid}/{name}")).unwrap_or_default();
+    // The number of the call; -1 if it was no call that brought the thread into the kernel.
+    let call = read("syscall").split_whitespace().next().and_then(|number| number.parse::<i64>().ok());
+    call.is_some_and(|number| number >= 0) && read("wchan") == "handle_userfault"
+}
+
 /// A field of `/proc/TID/stat`: 0 is the one after the name, which may hold anything but is the last thing in
 /// parentheses.
 fn stat_field<T>(file: &File, field: usize, parse: impl Fn(&str) -> Option<T>) -> io::Result<Option<T>> {

@@ -4,6 +4,7 @@ use crate::harness::{Run, Running, TMEM};
 use crate::programs::find;
 use rustix::process::Signal;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 const LIMIT: &str = "64M";
 const NOISE: [&str; 2] = ["--mib", "96"];
@@ -54,6 +55,24 @@ fn stop_is_the_default() {
     run.until("stopped with a message", |run| {
         is_said(run) && run.programs().first().is_some_and(|program| program.is_stopped())
     });
+}
+
+/// With a signal pending, a thread that waits for a page in a system call looks for it all the time, and tells of it each
+/// time: a program that was to stop took a CPU, and the monitor another one and more and more memory.
+#[test]
+fn a_program_that_waits_in_a_system_call_waits_asleep() {
+    let (Some(python), Some(run)) = (find("python3"), Run::new(LIMIT)) else { return };
+    let read = "a = bytearray(96 << 20); print(open('/dev/urandom', 'rb', 0).readinto(a))";
+    let mut run = run.program(python, &["-c", read]).start();
+    run.until("full", is_said);
+    let used = |run: &Running| run.program().cpu_ticks() + run.monitor().cpu_ticks();
+    let before = used(&run);
+    std::thread::sleep(Duration::from_secs(2)); // the time over which it is measured
+    let ticks = used(&run) - before;
+    assert!(ticks < 100, "{ticks} ticks in two seconds");
+    assert!(limit(run.front().0, "160M").status.success());
+    let ended = run.finish();
+    assert_eq!((ended.code(), ended.stdout.as_str()), (0, "100663296\n"), "{}", ended.story());
 }
 
 #[test]

@@ -158,8 +158,12 @@ impl Evictor {
             }
             if turn != Turn::Given {
                 self.settle();
-                // What could be taken changes with time only: pins end, children exit, pages settle.
-                self.core.sleep(Duration::from_millis(2));
+                // What could be taken changes with time only: pins end, children exit, pages settle. Of programs that are
+                // stopped, whoever is hungry stays so.
+                match self.full.is_stopped() {
+                    true => std::thread::sleep(NAP),
+                    false => self.core.sleep(Duration::from_millis(2)),
+                }
             }
         }
     }

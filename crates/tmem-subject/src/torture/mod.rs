@@ -1,8 +1,9 @@
 //! Torture: threads that map, unmap, move, protect, discard, write and read at random, and fork now and then; children
 //! check everything they inherited. A failing run prints its seed and the history of the mapping that is wrong.
 //!
-//! Each thread has an arena of slots. An operation holds the gate for reading and its arena's lock; a fork holds the
-//! gate for writing, so a child is born between operations and finds every arena consistent.
+//! Each thread has an arena of slots. An operation holds the gate for reading and its arena's lock. Every other fork holds
+//! the gate for writing, so its child is born between operations and finds every arena consistent. The others happen in
+//! the middle of what other threads do, and their children look at the arena of their own thread only.
 
 mod slot;
 
@@ -16,8 +17,18 @@ use std::time::{Duration, Instant};
 
 /// Children that live at the same time.
 const CHILDREN: usize = 3;
-/// One operation in so many is a fork.
-const FORK_ONE_IN: usize = 400;
+/// One operation in so many is a fork of either kind.
+const FORK_ONE_IN: usize = 800;
+
+/// Which arenas a child finds consistent.
+#[derive(Debug, Clone, Copy)]
+enum Born {
+    /// All.
+    BetweenOperations,
+    /// This one's.
+    Beside(usize),
+}
+
 /// Pages of most slots, at most.
 const SMALL: usize = 256;
 /// Pages of the others, at most.
@@ -68,7 +79,7 @@ pub(crate) fn run(options: &Options) -> u64 {
     std::mem::take(&mut *world.children.lock().expect("no panic")).into_iter().for_each(Child::join);
     let operations: u64 = world.arenas.iter().map(|arena| arena.lock().expect("no panic").operations).sum();
     eprintln!("{operations} operations");
-    world.check();
+    world.check(Born::BetweenOperations);
     let mut digest = Digest::new();
     digest.add(options.seed);
     digest.value()
@@ -77,43 +88,51 @@ pub(crate) fn run(options: &Options) -> u64 {
 impl World {
     fn work(&self, thread: usize) {
         while Instant::now() < self.end {
-            let fork = {
+            let drawn = {
                 let _open = self.gate.read().expect("no panic");
                 let mut arena = self.arenas[thread].lock().expect("no panic");
                 arena.step(self.pages_each);
-                arena.random.below(FORK_ONE_IN) == 0
+                arena.random.below(FORK_ONE_IN)
             };
-            if fork {
-                self.fork(thread);
+            match drawn {
+                0 => {
+                    let _shut = self.gate.write().expect("no panic");
+                    self.fork(thread, Born::BetweenOperations);
+                }
+                1 => self.fork(thread, Born::Beside(thread)),
+                _ => {}
             }
         }
     }
 
-    fn fork(&self, thread: usize) {
-        let _shut = self.gate.write().expect("no panic");
+    fn fork(&self, thread: usize, born: Born) {
         let mut children = self.children.lock().expect("no panic");
         if children.len() == CHILDREN {
             children.remove(0).join();
         }
-        children.push(child(|| self.live_as_child(thread)));
+        children.push(child(|| self.live_as_child(thread, born)));
     }
 
     /// A child checks what it inherited, changes some of it, has a child of its own at times, and checks again.
-    fn live_as_child(&self, thread: usize) {
-        self.check();
+    fn live_as_child(&self, thread: usize, born: Born) {
+        self.check(born);
         let grandchild = {
             let mut arena = self.arenas[thread].lock().expect("no panic");
             (0..100).for_each(|_| arena.step(self.pages_each));
             arena.random.below(4) == 0
         };
         if grandchild {
-            child(|| self.check()).join();
+            child(|| self.check(born)).join();
         }
-        self.check();
+        self.check(born);
     }
 
-    fn check(&self) {
-        for arena in &self.arenas {
+    fn check(&self, born: Born) {
+        let arenas = match born {
+            Born::BetweenOperations => &self.arenas[..],
+            Born::Beside(thread) => &self.arenas[thread..=thread],
+        };
+        for arena in arenas {
             arena.lock().expect("no panic").slots.iter_mut().for_each(Slot::check_all);
         }
     }

@@ -52,6 +52,13 @@ impl Process {
         self.state() == Some('T')
     }
 
+    /// The time that it has used, in hundredths of a second.
+    pub(crate) fn cpu_ticks(self) -> u64 {
+        let stat = self.read("stat");
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+        fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+    }
+
     /// Whether it runs, sleeps or is stopped.
     pub(crate) fn is_alive(self) -> bool {
         self.state().is_some_and(|state| !"ZX".contains(state))
