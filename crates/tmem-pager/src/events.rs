@@ -20,6 +20,8 @@ use crate::units::{Page, pages_of};
 const DISCARDING: Duration = Duration::from_secs(1);
 /// How soon it is looked again for an event that is on its way.
 const SOON: Duration = Duration::from_micros(50);
+/// How long a fork that cannot be read is waited for by those who hold locks.
+const SHORT: Duration = Duration::from_millis(1);
 /// A thread that has changed the address space and does not tell it by then never will.
 const LATE: Duration = Duration::from_secs(30);
 
@@ -60,11 +62,17 @@ pub(crate) fn poll_until(fds: &mut [PollFd<'_>], time: Option<Duration>) -> bool
     poll(fds, time.as_ref()).is_ok_and(|ready| ready > 0)
 }
 
-/// Reads what is there, in the order in which it is to be applied, unless it ends with a fork that cannot be read: then
-/// in the order in which it was told. Whatever was read is in `told`, even if an error says why nobody can read on.
+/// Whether memory has moved.
+pub(crate) fn has_moved(told: &[Event]) -> bool {
+    told.iter().any(|event| matches!(event, Event::Remap { .. }))
+}
+
+/// Reads what is there, in the order in which it is to be applied. Whatever was read is in `told`, even if an error says why
+/// nobody can read on.
 ///
 /// Where memory has moved it is read on until the kernel is quiet, since what was there before may be told late
-/// ([`crate::order`]). Until then it would fill nothing anyway.
+/// ([`crate::order`]). Until then it would fill nothing anyway. A fork that cannot be read is waited for a while only: what
+/// was told before it is in no order then, and not to be applied yet.
 pub(crate) fn read_told(space: &Space, registered: &Intervals, told: &mut Vec<Event>) -> Result<Read, &'static str> {
     let faults = &space.faults;
     let mut since = None;
@@ -74,7 +82,11 @@ pub(crate) fn read_told(space: &Space, registered: &Intervals, told: &mut Vec<Ev
             Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => Read::UntilFork,
             Err(_) => return Err("its page faults cannot be read"),
         };
-        if read == Read::UntilFork || !told.iter().any(|event| matches!(event, Event::Remap { .. })) {
+        if !has_moved(told) {
+            return Ok(read);
+        }
+        let elapsed = since.get_or_insert_with(Instant::now).elapsed();
+        if read == Read::UntilFork && elapsed > SHORT {
             return Ok(read);
         }
         // To go on would be to guess, for the children that were told of, too.
@@ -82,7 +94,7 @@ pub(crate) fn read_told(space: &Space, registered: &Intervals, told: &mut Vec<Ev
         if arranged.unwrap_or_else(|why| panic!("nobody can vouch for any memory any more: {why}")) {
             return Ok(Read::All);
         }
-        if since.get_or_insert_with(Instant::now).elapsed() > LATE {
+        if elapsed > LATE {
             return Err("a change of its address space came to no end");
         }
         poll_until(&mut [PollFd::new(faults, PollFlags::IN)], Some(SOON));

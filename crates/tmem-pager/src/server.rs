@@ -25,7 +25,7 @@ use tmem_sys::{CpuOf, Event, Userfaultfd, Wake};
 
 use crate::copies;
 use crate::core::Core;
-use crate::events::{Means, Read, poll_until, read_told, wait_for_descriptor, withheld};
+use crate::events::{Means, Read, has_moved, poll_until, read_told, wait_for_descriptor, withheld};
 use crate::hands::Hands;
 use crate::lock;
 use crate::order;
@@ -277,7 +277,7 @@ impl Server {
         if taking.told.is_empty() {
             self.vain = self.vain.saturating_add(u32::from(!self.goes_on));
         }
-        if taking.told.is_empty() || self.short && read.is_ok() {
+        if taking.told.is_empty() || read.is_ok() && self.short && has_moved(&taking.told) {
             return read.map(|()| Vec::new());
         }
         let told = core::mem::take(&mut taking.told);

@@ -53,9 +53,11 @@ pub(crate) fn find(command: &str) -> Option<PathBuf> {
 type Part = (u64, u64);
 const HALF: Part = (1, 2);
 const THIRD: Part = (1, 3);
-/// For those whose pages become half as large and no smaller (rows, packed objects, short lines with numbers): half of the
-/// memory could not hold them, or little else would fit.
+/// For those whose pages become half as large and no smaller (rows, short lines with numbers): half of the memory could not
+/// hold them, or little else would fit.
 const TWO_THIRDS: Part = (2, 3);
+/// For git, much of whose memory is what it has packed: no codec makes anything of that.
+const FIVE_SIXTHS: Part = (5, 6);
 
 /// Runs the program natively and with each of these limits, and compares; `tell` may add what else must be the same, such
 /// as a file that was written.
@@ -206,5 +208,5 @@ fn git_repack() {
     let script = scratch.write("repack.sh", include_str!("repack.sh"));
     let lines = scratch.write("lines", &prose(100_000));
     let work = scratch.path("repository");
-    compare("sh", &[&script, &git.display().to_string(), &lines, &work], &[TWO_THIRDS], String::new);
+    compare("sh", &[&script, &git.display().to_string(), &lines, &work], &[FIVE_SIXTHS], String::new);
 }
