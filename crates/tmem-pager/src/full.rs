@@ -6,6 +6,7 @@ use rustix::process::Signal;
 
 use crate::core::Core;
 use crate::options::OnFull;
+use crate::space::Program;
 
 /// The limit cannot hold if nothing could be taken for so long.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -55,7 +56,7 @@ impl Full {
                     "{full}. The program is stopped; nothing is lost. To go on: tmem limit {pid} {}M",
                     (limit * 3 / 2).max(needed * 5 / 4)
                 ));
-                stop_all(core);
+                signal_all(core, Signal::STOP);
             }
             OnFull::Kill => {
                 core.note(format!("{full}. The program was killed, as --on-full=kill asks"));
@@ -85,23 +86,19 @@ impl Full {
     }
 }
 
-/// Stops programs, but for those that wait for a page in a system call: with a signal pending, they would do so awake. Their
+/// Whether a program waits for a page in a system call. It is not stopped: with a signal pending, it would wait awake. Its
 /// other threads go on until they need memory, too.
-fn stop_all(core: &Core) {
+fn waits_in_system_call(program: &Program) -> bool {
     let mut threads = Vec::new();
-    for space in core.spaces() {
-        let Some(program) = space.program.get() else { continue };
-        threads.clear();
-        let _ = tmem_sys::threads(program.pid, &mut threads); // one that has gone has none
-        if !threads.iter().any(|thread| tmem_sys::faults_in_system_call(*thread)) {
-            let _ = program.life.kill(Signal::STOP);
-        }
-    }
+    let _ = tmem_sys::threads(program.pid, &mut threads); // one that has gone has none
+    threads.into_iter().any(tmem_sys::faults_in_system_call)
 }
 
 fn signal_all(core: &Core, signal: Signal) {
     for space in core.spaces() {
-        if let Some(program) = space.program.get() {
+        if let Some(program) = space.program.get()
+            && (signal != Signal::STOP || !waits_in_system_call(program))
+        {
             let _ = program.life.kill(signal);
         }
     }

@@ -75,7 +75,7 @@ pub(crate) fn grown(space: &Space, state: &State, address: u64) -> Option<Range<
 }
 
 /// Puts what was told since a quiet moment, when this was `registered`, into an order in which it may have happened. Returns
-/// false, and does nothing, if it is not quiet now, too. If different things may have happened, says so.
+/// false, and leaves the order as it is, if it is not quiet now, too. If different things may have happened, says so.
 pub(crate) fn arrange(told: &mut Vec<Event>, registered: &Intervals, now: &dyn Now) -> Result<bool, &'static str> {
     let lengths = if now.tells_old_lengths() { lengths(told, now) } else { Vec::new() };
     // All answers are of one moment if it is quiet when the last of them is there.
@@ -167,9 +167,7 @@ impl Arranging<'_> {
         // Until this is read, the thread that moved the newcomer does nothing else, and nobody else knows where that is.
         let goes_on = self.first(|event| is_unmapped(event, |range| range == source));
         let is_sure = goes_on.is_some_and(|goes_on| moved.unwrap_or(at) < goes_on);
-        if !is_sure
-            && self.first(|event| is_moved(event, |range| !common(range, &common(gone, place)).is_empty())).is_some()
-        {
+        if !is_sure && self.first(|event| is_moved(event, |range| overlap(range, &common(gone, place)))).is_some() {
             return Err("of two mappings that were at one place, one has moved, and it is not known which");
         }
         Ok(moved.into_iter().chain([at]).map(|at| self.left[at]).collect())

@@ -2,8 +2,6 @@
 //! held against what they did.
 
 use super::*;
-use crate::units::overlap;
-use std::collections::VecDeque;
 
 const PAGES: usize = 24;
 const THREADS: usize = 3;
